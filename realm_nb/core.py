@@ -166,7 +166,7 @@ class MaskConfig:
 @dataclass
 class ModelConfig:
     "The two towers."
-    base: str = "minilm-l6"              # registered weights, a folder, or a hub name
+    base: str = "minilm-l6"              # registered weights, a folder, a hub name, or scratch (small and random)
     layers: int = 0                      # keep the Encoder's first so many layers; 0 keeps all
     embedder_layers: int = 0             # the same for the Embedder
     pooling: str = "cls"                 # cls (the paper) or mean
@@ -331,12 +331,12 @@ def load_config(path) -> Config:
 
 # %% ../nbs/00_core.ipynb #026
 def smoke() -> Config:
-    "About a minute on two slow cores, on the small encyclopedia: every stage runs, nothing is learnt."
+    "Under a minute, offline: every stage runs, from random weights on the small encyclopedia; nothing is learnt."
     c = quick()
     c.recipe = "smoke"
-    c.corpus.source, c.mask.tagger = "mini", "rule"
-    c.warmup.steps, c.ict.steps, c.pretrain.steps, c.pretrain.refresh_every, c.pretrain.save_every = 4, 4, 4, 2, 2
-    c.evaluate.examples, c.evaluate.resamples = 32, 200
+    c.corpus.source, c.mask.tagger, c.model.base, c.model.layers, c.model.embedder_layers = "mini", "rule", "scratch", 2, 2
+    c.warmup.steps, c.ict.steps, c.pretrain.steps, c.pretrain.refresh_every, c.pretrain.save_every = 12, 12, 12, 4, 5
+    c.evaluate.examples, c.evaluate.resamples = 64, 200
     return c
 
 
@@ -346,7 +346,7 @@ def quick() -> Config:
         recipe="quick",
         corpus=CorpusConfig(limit=72, max_pieces_per_document=3000),
         mask=MaskConfig(max_pieces=48),
-        model=ModelConfig(layers=3, embedder_layers=3, pooling="mean", dropout=0.0, pointer=True),
+        model=ModelConfig(layers=3, embedder_layers=2, pooling="mean", dropout=0.0, pointer=True),
         warmup=WarmupConfig(steps=120, batch=16, lr=5e-4, own=0.8, nothing=0.2, extra_masks=0.15),
         ict=IctConfig(steps=30, batch=32, lr=1e-4, scaled=True),
         pretrain=PretrainConfig(steps=60, batch=8, candidates=5, lr_embedder=3e-5, lr_encoder=1e-4, refresh_every=30, save_every=20),

@@ -546,6 +546,10 @@ class TokenStore:
         a, b = self._sentence_offsets[s], self._sentence_offsets[s + 1]
         return self._piece_starts[a:b], self._piece_ends[a:b]
 
+    def piece_counts(self, size: int) -> np.ndarray:
+        "How often each of `size` pieces occurs in all sentences: int64 [size]."
+        return np.bincount(self._pieces, minlength=size)
+
     def block_of(self, s):
         "The block that sentence `s` stands in; an array of sentences gives an array of blocks."
         b = np.searchsorted(self._block_offsets, s, "right") - 1

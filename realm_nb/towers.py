@@ -176,6 +176,11 @@ class Encoder(nn.Module):
         if self.pointer is None: return log_softmax(logits, dim=-1)
         return self.pointer(logits, hidden.float(), batch, rows, columns)
 
+    def start_bias(self, counts):
+        "Let a fresh head begin with how common each piece is, from `counts` [V]: the first thing it would have to learn."
+        p = torch.as_tensor(counts, dtype=torch.float32) + 0.1
+        self.model.cls.predictions.bias.data.copy_((p / p.sum()).log())
+
 
 def fresh_head(model):
     "Start a missing head near the identity: the tied decoder then reads what the residual stream already says."

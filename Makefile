@@ -1,0 +1,59 @@
+# `make` alone lists what can be done.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup hooks export readme clean-notebooks check notebooks pytest test smoke train clean
+
+PYTHON ?= python
+WORKERS ?= 2
+PYTEST_ARGS ?=
+RUN = $(if $(ARGS), $(ARGS))
+
+# Tests that download share the cache of the library, so that nothing is fetched twice.
+export REALM_NB_TEST_CACHE ?= $(or $(REALM_NB_HOME),$(HOME)/.cache/realm_nb)
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup:  ## install the library with all that its development needs
+	$(PYTHON) -m pip install -e '.[dev]'
+
+hooks:  ## let git merge notebooks cell by cell (for this checkout)
+	git config merge.nbdev-merge.name "resolve conflicts with nbdev_fix"
+	git config merge.nbdev-merge.driver "nbdev_merge %O %A %B %P"
+
+export:  ## notebooks -> realm_nb/
+	nbdev_export
+
+readme:  ## run nbs/index.ipynb, and make README.md from it
+	REALM_NB_QUIET=1 $(PYTHON) -m jupyter nbconvert --to notebook --execute --inplace --log-level ERROR nbs/index.ipynb
+	$(PYTHON) tools/clean.py
+	$(PYTHON) tools/readme.py
+
+clean-notebooks:  ## drop ids, counts, widgets and progress bars from the notebooks
+	$(PYTHON) tools/clean.py
+
+check:  ## are library, README and notebooks in sync, and the notebooks clean?
+	$(PYTHON) tools/insync.py
+	$(PYTHON) tools/readme.py --check
+	$(PYTHON) tools/clean.py --check
+
+notebooks:  ## run every notebook (WORKERS=2)
+	OMP_NUM_THREADS=1 nbdev_test --n_workers $(WORKERS) --timing
+
+pytest:  ## run tests/ (PYTEST_ARGS="-k mini")
+	$(PYTHON) -m pytest -q -rs $(PYTEST_ARGS)
+
+test:  ## check + notebooks + pytest; the tests that download are skipped, with a reason, where nothing can be reached
+	@failed=; for t in check notebooks pytest; do $(MAKE) --no-print-directory $$t || failed="$$failed $$t"; done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
+
+smoke:  ## every stage in about a minute, nothing learnt (ARGS="--run runs/mine")
+	$(PYTHON) -m realm_nb.train --recipe smoke$(RUN)
+
+train:  ## the main job: the quick recipe, on real Wikipedia text (ARGS="--seed 1")
+	$(PYTHON) -m realm_nb.train$(RUN)
+
+clean:  ## remove caches and builds; runs/ and downloads stay
+	rm -rf build dist _docs _proc .pytest_cache .hypothesis .benchmarks
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -not -path './.venv*' -prune -exec rm -rf {} +
