@@ -26,7 +26,7 @@ export:  ## notebooks -> realm_nb/
 
 readme:  ## run nbs/index.ipynb, and make README.md from it
 	REALM_NB_QUIET=1 $(PYTHON) -m jupyter nbconvert --to notebook --execute --inplace --log-level ERROR nbs/index.ipynb
-	$(PYTHON) tools/clean.py
+	nbdev_clean --fname nbs/index.ipynb
 	$(PYTHON) tools/readme.py
 
 clean-notebooks:  ## drop ids, counts, widgets and progress bars from the notebooks

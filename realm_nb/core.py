@@ -172,6 +172,7 @@ class ModelConfig:
     pooling: str = "cls"                 # cls (the paper) or mean
     dim: int = 128                       # size of an embedding
     dropout: float = 0.1
+    scaled: bool = False                 # divide scores by sqrt(dim); the paper does not
     pointer: bool = False                # let the Encoder also copy from its evidence: for small bases without an MLM head
 
 
@@ -193,7 +194,6 @@ class IctConfig:
     batch: int = 4096
     lr: float = 1e-4
     removal: float = 0.9                 # how often the sentence is taken out of its block
-    scaled: bool = False                 # divide scores by sqrt(dim)
 
 
 @dataclass
@@ -346,10 +346,10 @@ def quick() -> Config:
         recipe="quick",
         corpus=CorpusConfig(limit=72, max_pieces_per_document=3000),
         mask=MaskConfig(max_pieces=48),
-        model=ModelConfig(layers=3, embedder_layers=2, pooling="mean", dropout=0.0, pointer=True),
-        warmup=WarmupConfig(steps=120, batch=16, lr=5e-4, own=0.8, nothing=0.2, extra_masks=0.15),
-        ict=IctConfig(steps=30, batch=32, lr=1e-4, scaled=True),
-        pretrain=PretrainConfig(steps=60, batch=8, candidates=5, lr_embedder=3e-5, lr_encoder=1e-4, refresh_every=30, save_every=20),
+        model=ModelConfig(layers=3, embedder_layers=2, pooling="mean", dropout=0.0, scaled=True, pointer=True),
+        warmup=WarmupConfig(steps=100, batch=16, lr=5e-4, own=0.6, nothing=0.2, extra_masks=0.15),
+        ict=IctConfig(steps=30, batch=32, lr=1e-4),
+        pretrain=PretrainConfig(steps=60, batch=8, candidates=5, lr_embedder=1e-4, lr_encoder=1e-4, refresh_every=30, save_every=20),
         evaluate=EvaluateConfig(examples=600),
     )
 

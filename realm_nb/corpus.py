@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['HOLE', 'UNITS', 'BETWEEN', 'INLINE', 'SUPERSCRIPT', 'DROPPED_TAGS', 'BLOCK_TAGS', 'ITEM', 'DROPPED_SECTION',
-           'MEDIA_LINK', 'REPAIRS', 'LEFTOVER', 'PROSE_END', 'DISAMBIGUATION', 'READERS', 'SUFFIXES', 'ABBREVIATIONS',
-           'STARTERS', 'END_AMBIGUOUS', 'BOUNDARY', 'LONGEST', 'FORMAT', 'FILES', 'Document', 'convert',
-           'render_template', 'render_tag', 'render', 'tidy', 'strip_markup', 'is_disambiguation', 'read_pages',
-           'read_mediawiki', 'existing', 'read_utf8', 'checked', 'read_jsonl', 'read_text', 'read_parquet',
-           'read_dataset', 'read_json', 'factbook_country', 'read_path', 'corpora', 'read_one', 'read_corpus',
-           'licence_of', 'ends', 'is_fragment', 'sentences', 'pack', 'load_tokenizer', 'tiny_tokenizer',
-           'tokenizer_digest', 'tokenize', 'is_list', 'prepared', 'valid_unicode', 'build_store', 'open_arrays',
-           'TokenStore']
+           'MEDIA_LINK', 'REPAIRS', 'LEFTOVER', 'PROSE_END', 'DISAMBIGUATION', 'LINK', 'LINK_END', 'READERS',
+           'SUFFIXES', 'ABBREVIATIONS', 'STARTERS', 'END_AMBIGUOUS', 'BOUNDARY', 'LONGEST', 'FORMAT', 'FILES',
+           'Document', 'convert', 'render_template', 'render_tag', 'render', 'tidy', 'strip_markup',
+           'is_disambiguation', 'read_pages', 'read_mediawiki', 'mark_links', 'split_links', 'link_sentences',
+           'existing', 'read_utf8', 'checked', 'read_jsonl', 'read_text', 'read_parquet', 'read_dataset', 'read_json',
+           'factbook_country', 'read_path', 'corpora', 'read_one', 'read_corpus', 'licence_of', 'ends', 'is_fragment',
+           'sentences', 'pack', 'load_tokenizer', 'tiny_tokenizer', 'tokenizer_digest', 'tokenize', 'is_list',
+           'prepared', 'valid_unicode', 'build_store', 'open_arrays', 'TokenStore']
 
 # %% ../nbs/10_corpus.ipynb #002
 import bz2, html, json, re
@@ -151,8 +151,8 @@ def tidy(text: str) -> str:
     return "\n".join(line for line in lines if PROSE_END.search(line) and not LEFTOVER.search(line))
 
 
-def strip_markup(wikitext: str) -> str:
-    "Wikitext to clean prose, one paragraph a line."
+def strip_markup(wikitext) -> str:
+    "Wikitext (text, or parsed already) to clean prose, one paragraph a line."
     return tidy(render(mwparserfromhell.parse(wikitext).nodes))
 
 # %% ../nbs/10_corpus.ipynb #020
@@ -183,18 +183,54 @@ def read_pages(path) -> Iterator[tuple[str, str, bool, str]]:
         except (OSError, EOFError) as e: raise UserError(f"{path}: damaged or cut-off bz2 file ({e}); fetch it again") from None
 
 
-def read_mediawiki(path, counts: Counter | None = None) -> Iterator[Document]:
-    "The articles of a MediaWiki dump as clean prose. `counts` is filled: page, other namespace, redirect, disambiguation, empty, article."
+def read_mediawiki(path, counts: Counter | None = None, links: bool = False) -> Iterator[Document]:
+    "The articles of a MediaWiki dump as clean prose. `counts` is filled: page, other namespace, redirect, disambiguation, empty, article. With `links`, see `split_links`."
     counts = Counter() if counts is None else counts
     for title, ns, redirect, wikitext in read_pages(path):
         counts["page"] += 1
         reason = ("other namespace" if ns != "0" else "redirect" if redirect or wikitext[:20].lower().lstrip().startswith("#redirect")
                   else "disambiguation" if is_disambiguation(title, wikitext) else "")
-        text = "" if reason else strip_markup(wikitext)
+        text = "" if reason else strip_markup(mark_links(wikitext) if links else wikitext)
         counts[reason or ("article" if text else "empty")] += 1
         if text: yield Document(title, text)
 
 # %% ../nbs/10_corpus.ipynb #022
+LINK, LINK_END = "\ue000", "\ue001"
+
+
+def mark_links(wikitext: str):
+    "Parsed wikitext in which the display text of each link to an article stands between `LINK` and `LINK_END`."
+    code = mwparserfromhell.parse(re.sub(f"[{LINK}{LINK_END}]", "", wikitext))
+    for link in code.ifilter_wikilinks(recursive=True):
+        if not MEDIA_LINK.match(str(link.title).strip()):
+            link.text = f"{LINK}{str(link.title if link.text is None else link.text).lstrip(':')}{LINK_END}"
+    return code
+
+
+def split_links(text: str) -> tuple[str, list[tuple[int, int]]]:
+    "(`text` without marks, the characters (start, end) of each link), of a text that `read_mediawiki` gave with `links`."
+    plain, spans, at, start = [], [], 0, None
+    for part in re.split(f"({LINK}|{LINK_END}[a-z]*)", text):
+        if part == LINK: start = at
+        else:
+            if part.startswith(LINK_END): part = part[1:]; spans += [(start, at + len(part))] if start is not None else []; start = None
+            plain.append(part); at += len(part)
+    return "".join(plain), [(a, b) for a, b in spans if a < b]
+
+
+def link_sentences(text: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
+    "Each sentence of a text with marked links, and the links that lie wholly in it."
+    (plain, spans), at, i = split_links(text), 0, 0
+    for sentence in sentences(plain):
+        at = plain.index(sentence, at)
+        end = at + len(sentence)
+        while i < len(spans) and spans[i][0] < at: i += 1
+        found = []
+        while i < len(spans) and spans[i][0] < end: found.append(spans[i]); i += 1
+        yield sentence, [(a - at, b - at) for a, b in found if b <= end]
+        at = end
+
+# %% ../nbs/10_corpus.ipynb #024
 def existing(path) -> Path:
     "`path`, if there is a file or folder."
     if not (path := Path(path)).exists(): raise UserError(f"{path}: no such file or folder; check the path")
@@ -229,7 +265,7 @@ def read_jsonl(path) -> Iterator[Document]:
         except (ValueError, RecursionError) as e: raise UserError(f"{path}, line {n}: not JSON ({e}); each line must be one JSON object") from None
         yield checked(record, f"{path}, line {n}")
 
-# %% ../nbs/10_corpus.ipynb #023
+# %% ../nbs/10_corpus.ipynb #025
 def read_text(path) -> Iterator[Document]:
     "A plain text file is one document. Its title is the first line if a blank line follows it, else the file's name."
     lines = "".join(read_utf8(path)).strip().splitlines()
@@ -238,7 +274,7 @@ def read_text(path) -> Iterator[Document]:
     text = re.sub(r"(?<=\S)[^\S\n]*\n[^\S\n]*(?=\S)", " ", "\n".join(body)).strip()
     if text: yield Document(title, text)
 
-# %% ../nbs/10_corpus.ipynb #026
+# %% ../nbs/10_corpus.ipynb #028
 def read_parquet(path) -> Iterator[Document]:
     "The `title` and `text` columns of a Parquet file, batch by batch."
     import pyarrow, pyarrow.parquet
@@ -260,7 +296,7 @@ def read_dataset(name: str, split: str = "train") -> Iterator[Document]:
     except Exception as e: raise UserError(f"dataset {name!r}: {str(e).splitlines()[0]}; check the name, the config (name:config) and the network") from None
     for n, record in enumerate(rows): yield checked(record, f"dataset {name!r}, row {n}")
 
-# %% ../nbs/10_corpus.ipynb #027
+# %% ../nbs/10_corpus.ipynb #029
 def read_json(path) -> Iterator[Document]:
     "One JSON file: `{title: {title, extract}}` (vital articles), a country of the World Factbook, or a list of `{title, text}`."
     try: data = json.loads("".join(read_utf8(path)))
@@ -281,7 +317,7 @@ def factbook_country(data: dict, code: str) -> dict:
     title = next((t for k in ("conventional short form", "conventional long form") if (t := names.get(k, {}).get("text", "none")).lower() != "none"), code)
     return {"title": title, "text": "\n".join(texts(data, title))}
 
-# %% ../nbs/10_corpus.ipynb #029
+# %% ../nbs/10_corpus.ipynb #031
 READERS = {"mediawiki": read_mediawiki, "jsonl": read_jsonl, "parquet": read_parquet, "text": read_text, "json": read_json}
 SUFFIXES = {".xml": "mediawiki", ".bz2": "mediawiki", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".txt": "text", ".json": "json"}
 
@@ -315,7 +351,7 @@ def read_one(spec: str, kind: str | None = None) -> Iterator[Document]:
     if "/" in spec or Path(spec).suffix: existing(spec)
     raise UserError(f"unknown corpus {spec!r}{nearest(spec, corpora())}; or give a path or a dataset's owner/name")
 
-# %% ../nbs/10_corpus.ipynb #030
+# %% ../nbs/10_corpus.ipynb #032
 def read_corpus(spec, limit: int | None = None, kind: str | None = None) -> Iterator[Document]:
     "At most `limit` documents of `spec`: a path, a name, or several joined by `+`. An empty corpus is an error."
     spec = str(spec)
@@ -332,7 +368,7 @@ def licence_of(spec) -> str:
     known = corpora()
     return "; ".join(f"{part}: {known[part].licence if part in known else 'not stated'}" for part in str(spec).split("+"))
 
-# %% ../nbs/10_corpus.ipynb #033
+# %% ../nbs/10_corpus.ipynb #035
 ABBREVIATIONS = set("""mr mrs ms dr prof rev fr sr jr st ste mt ft gen col lt capt cmdr adm sgt maj brig cpl pvt gov sen rep pres hon supt messrs mme mlle
     vs cf ca c fl viz al ed eds trans vol vols no nos p pp ch fig figs sec art op ser r b d m n v approx dept univ assn bros corp inc ltd co est
     jan feb mar apr jun jul aug sep sept oct nov dec i.e e.g ph.d esp lit lat gk ger var cv subsp sp spp a.k.a bc ave blvd rd""".split())
@@ -354,7 +390,7 @@ def ends(before: str, mark: str, after: str) -> bool:
     if low in ABBREVIATIONS: return False
     return True
 
-# %% ../nbs/10_corpus.ipynb #034
+# %% ../nbs/10_corpus.ipynb #036
 LONGEST = 60_000  # characters; spans are kept as uint16
 
 
@@ -378,7 +414,7 @@ def sentences(text: str) -> list[str]:
     pieces = (s[i:i + LONGEST].strip() for s in found for i in range(0, len(s), LONGEST))
     return [s for s in pieces if not is_fragment(s)]
 
-# %% ../nbs/10_corpus.ipynb #039
+# %% ../nbs/10_corpus.ipynb #043
 def pack(sentence_pieces, title_len: int, limit: int) -> list[int]:
     """Greedy blocks: offsets `[0, …, S]` such that block b holds sentences `offsets[b]` to `offsets[b+1]-1`.
 
@@ -388,7 +424,7 @@ def pack(sentence_pieces, title_len: int, limit: int) -> list[int]:
         offsets.append(max(i + 1, int(np.searchsorted(total, total[i] + budget, "right")) - 1))
     return offsets
 
-# %% ../nbs/10_corpus.ipynb #042
+# %% ../nbs/10_corpus.ipynb #046
 def load_tokenizer(path_or_name):
     "The fast tokenizer of a model folder or hub name."
     from transformers import AutoTokenizer
@@ -421,7 +457,7 @@ def tokenizer_digest(tokenizer) -> str:
     rules = json.loads(tokenizer.backend_tokenizer.to_str())
     return digest([rules[k] for k in ("normalizer", "pre_tokenizer", "model")])
 
-# %% ../nbs/10_corpus.ipynb #045
+# %% ../nbs/10_corpus.ipynb #049
 FORMAT = 1
 FILES = {"pieces.bin": np.uint16, "piece_starts.bin": np.uint16, "piece_ends.bin": np.uint16, "title_pieces.bin": np.uint16, "text.bin": np.uint8,
          "sentence_offsets.npy": np.int64, "text_offsets.npy": np.int64, "title_offsets.npy": np.int64, "block_offsets.npy": np.int64, "block_document.npy": np.int32}
@@ -458,7 +494,7 @@ def valid_unicode(text: str) -> str:
     "Half of a surrogate pair, as broken JSON may hold, becomes a hole."
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
-# %% ../nbs/10_corpus.ipynb #047
+# %% ../nbs/10_corpus.ipynb #051
 def build_store(documents: Iterable[Document], tokenizer, folder, limit: int = 288, max_pieces_per_document: int | None = None,
                 source: str = "", licence: str = "") -> "TokenStore":
     """Tokenise `documents` into `folder`, which appears when it is whole, and open it.
@@ -492,7 +528,7 @@ def build_store(documents: Iterable[Document], tokenizer, folder, limit: int = 2
                                        "licence": licence, "tokenizer_digest": tokenizer_digest(tokenizer), "vocab_size": len(tokenizer)})
     return TokenStore.open(folder)
 
-# %% ../nbs/10_corpus.ipynb #049
+# %% ../nbs/10_corpus.ipynb #053
 def open_arrays(folder: Path) -> tuple[dict, list, dict]:
     "(meta, titles, memory-mapped arrays) of a store, checked against each other."
     def load(name, dtype):
@@ -513,7 +549,7 @@ def open_arrays(folder: Path) -> tuple[dict, list, dict]:
     if faults: raise UserError(f"{folder}: damaged token store ({faults[0]}); build it again")
     return meta, titles, arrays
 
-# %% ../nbs/10_corpus.ipynb #050
+# %% ../nbs/10_corpus.ipynb #054
 class TokenStore:
     "A corpus of N blocks over S sentences of D documents, memory-mapped. `len(store)` is N."
 

@@ -11,7 +11,7 @@ import torch
 
 from .core import progress, rng
 from .marginal import retrieval_utility, sequence_log_p, token_marginal
-from .masking import Masker
+from .examples import Masker
 from .pretrain import Realm, Scores, candidates, holds, read, targets
 from .retrieval import MISSING
 
@@ -36,7 +36,7 @@ def predict(realm: Realm, examples, ids: np.ndarray, log_p_z: torch.Tensor):
 # %% ../nbs/85_evaluate.ipynb #007
 @torch.no_grad()
 def measure(realm: Realm, masker: Masker, examples, index=None, k: int = 5, ids: np.ndarray | None = None, batch: int = 16, desc: str = "evaluate") -> dict:
-    "Arrays over `examples` with candidates from a fresh `index`, or the one block each of `ids` [n, 1]: exact, exact_null, ll, ll_null, hit@1, hit@(k-1), p_null, ru, and `ids`."
+    "Arrays over `examples` with candidates from a fresh `index`, or the one block each of `ids` [n, 1]: exact, exact_null, ll, ll_null, hit@1, hit@(k-1), p_null, ru, `ids`, and `said` [n, 10], the marginal's pieces."
     was, rows = realm.towers.training, []
     realm.towers.eval()
     for lo in progress(range(0, len(examples), batch), desc=desc, unit_scale=batch, unit="span"):
@@ -57,7 +57,7 @@ def measure_batch(realm: Realm, masker: Masker, examples, scores: Scores, said, 
     hits = np.array([[b != MISSING and holds(realm.store.text(b), masker.answer(e)) for b in row[1:]] for e, row in zip(examples, scores.ids)]).reshape(len(examples), -1)
     return {"exact": right(said), "exact_null": right(said_null), "ll": token_marginal(scores.log_p_z, scores.log_p_y_z, scores.real).sum(1).cpu().numpy(),
             "ll_null": log_p_y[:, 0].cpu().numpy(), "hit@1": hits[:, :1].any(1), f"hit@{scores.ids.shape[1] - 1}": hits.any(1),
-            "p_null": scores.log_p_z[:, 0].exp().cpu().numpy(), "ru": ru.cpu().numpy(), "ids": scores.ids}
+            "p_null": scores.log_p_z[:, 0].exp().cpu().numpy(), "ru": ru.cpu().numpy(), "ids": scores.ids, "said": np.pad(said.cpu().numpy(), ((0, 0), (0, 10 - said.shape[1])))}
 
 # %% ../nbs/85_evaluate.ipynb #009
 def bootstrap(statistic, *columns, resamples: int = 2000, seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:

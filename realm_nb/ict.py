@@ -29,15 +29,18 @@ def ict_blocks(store: TokenStore, held: np.ndarray) -> np.ndarray:
     return np.flatnonzero(several & ~held)
 
 # %% ../nbs/40_ict.ipynb #008
-def ict_scores(embedder: Embedder, queries, documents, scaled: bool = False) -> torch.Tensor:
-    "Scores [B, B] of each query sequence against each document sequence."
-    q, d = embed_all(embedder, queries), embed_all(embedder, documents)
-    return q @ d.T / (q.shape[1] ** 0.5 if scaled else 1.0)
+def ict_scores(embedder: Embedder, queries, documents, scaled: bool = False, query_embedder: Embedder | None = None, gather=None) -> torch.Tensor:
+    """Scores float32 [B, C] of each query sequence against each document sequence.
+
+    C is B, or what `gather` makes of the documents' vectors [B, D]: those of all processes."""
+    q, d = embed_all(query_embedder or embedder, queries), embed_all(embedder, documents)
+    if gather: d = gather(d)
+    with torch.autocast(q.device.type, enabled=False): return q.float() @ d.float().T / (q.shape[1] ** 0.5 if scaled else 1.0)
 
 
-def ict_loss(scores: torch.Tensor) -> tuple[torch.Tensor, dict]:
-    "Softmax cross-entropy against the diagonal of `scores` [B, B], and the share of queries that ranked their own block first."
-    own = torch.arange(len(scores), device=scores.device)
+def ict_loss(scores: torch.Tensor, first: int = 0) -> tuple[torch.Tensor, dict]:
+    "Softmax cross-entropy of `scores` [B, C] where row i belongs to column `first` + i, and the share of queries that ranked their own block first."
+    own = torch.arange(first, first + len(scores), device=scores.device)
     return cross_entropy(scores, own), {"accuracy": (scores.argmax(1) == own).float().mean().item()}
 
 # %% ../nbs/40_ict.ipynb #011
@@ -52,8 +55,17 @@ def ict_batch(store: TokenStore, blocks, special: Special, step: int, seed: int 
 
 # %% ../nbs/40_ict.ipynb #013
 @torch.no_grad()
-def ict_recall(embedder: Embedder, store: TokenStore, blocks, special: Special, ks=(1, 5), seed: int = 0, query_limit: int = 96, limit: int = 288) -> dict:
-    "Share of `blocks` found in the first k by a sentence of theirs that was removed from them, among all of `blocks`."
-    scores = ict_scores(embedder, *ict_batch(store, blocks, special, -1 % 2**31, seed, 1.0, query_limit, limit))
-    rank = (scores > scores.diagonal().unsqueeze(1)).sum(1)
+def ict_recall(embedder: Embedder, store: TokenStore, blocks, special: Special, ks=(1, 5), seed: int = 0, query_limit: int = 96, limit: int = 288,
+               among=None, query_embedder: Embedder | None = None, chunk: int = 65_536) -> dict:
+    "Share of `blocks` found in the first k by a sentence of theirs that was removed from them, among all blocks (their vectors `among` [N, D]) or among `blocks`."
+    queries, documents = ict_batch(store, blocks, special, 2**31 - 1, seed, 1.0, query_limit, limit)
+    q, d = embed_all(query_embedder or embedder, queries).float(), embed_all(embedder, documents).float()
+    own, column = (q * d).sum(1, keepdim=True), np.arange(len(blocks)) if among is None else np.asarray(blocks)
+    rows = d if among is None else torch.as_tensor(among)
+    rank = torch.zeros(len(blocks), dtype=torch.long, device=q.device)
+    for lo in range(0, len(rows), chunk):
+        scores = q @ rows[lo : lo + chunk].to(q.device, torch.float32).T
+        here = np.flatnonzero((column >= lo) & (column < lo + chunk))
+        scores[here, column[here] - lo] = -torch.inf
+        rank += (scores >= own).sum(1)
     return {f"recall@{k}": (rank < k).float().mean().item() for k in ks}

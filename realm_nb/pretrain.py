@@ -18,7 +18,7 @@ from .core import Config, UserError, autocast, nearest, rng
 from .corpus import TokenStore
 from .ict import ict_batch, ict_blocks, ict_loss, ict_scores
 from .marginal import document_reward, realm_loss, retrieval_utility, sequence_log_p
-from .masking import Example, Masker, batch_ids
+from .examples import Example, Masker, batch_ids
 from .retrieval import MISSING, document_sequence, embed_store, log_p_z, with_null
 from .towers import NULL, Special, Towers, by_length, embed_all, pad, pair_sequence, query_sequence
 
@@ -76,9 +76,9 @@ def present(ids: np.ndarray) -> torch.Tensor:
 
 @torch.no_grad()
 def candidates(realm: Realm, examples: list[Example], index, k: int) -> tuple[np.ndarray, torch.Tensor]:
-    "Block ids int64 [B, k], ∅ (`MISSING`) first, then the best k - 1 without each example's own block; and log p(z|x) [B, k] as the index has it."
+    "Block ids int64 [B, k], ∅ (`MISSING`) first, then the best k - 1 that each example does not exclude; and log p(z|x) [B, k] as the index has it."
     x, null = realm.embed_queries(examples), realm.embed([document_sequence(realm.store, MISSING, realm.special)])
-    scores, ids = index.search(x.cpu().numpy(), k - 1, [[e.block] for e in examples])
+    scores, ids = index.search(x.cpu().numpy(), k - 1, [e.exclude for e in examples])
     ids = with_null(ids)
     scores = torch.cat([x @ null.T, torch.from_numpy(scores).to(x.device)], dim=1) * realm.scale
     return ids, scores.masked_fill(~present(ids).to(x.device), -torch.inf).log_softmax(dim=-1)
@@ -86,7 +86,7 @@ def candidates(realm: Realm, examples: list[Example], index, k: int) -> tuple[np
 
 def random_candidates(n_blocks: int, examples: list[Example], k: int, g: np.random.Generator) -> np.ndarray:
     "The same, drawn blindly: the control."
-    return with_null(np.array([[b for b in g.choice(n_blocks, min(k, n_blocks), replace=False) if b != e.block][: k - 1] for e in examples], dtype=np.int64))
+    return with_null(np.array([[b for b in g.choice(n_blocks, min(k - 1 + len(e.exclude), n_blocks), replace=False) if b not in e.exclude][: k - 1] for e in examples], dtype=np.int64))
 
 # %% ../nbs/70_pretrain.ipynb #014
 def score_candidates(realm: Realm, examples: list[Example], ids: np.ndarray) -> torch.Tensor:

@@ -87,7 +87,7 @@ def around(text: str, answer: str, width: int = 110) -> str:
 
 def showcase(title: str, sentence: str, answer: str, said: dict, before: list[dict], after: list[dict]) -> str:
     "One example as markdown: the sentence, what each model says, and the candidates of both in a table."
-    lines = [f"### {plain(title)}", "", f"> {plain(sentence, 400)}", "", f"hidden: **{plain(answer)}** · before: {plain(said['before'])} · after: {plain(said['after'])}", "",
+    lines = [f"### {plain(title)}", "", f"> {plain(sentence, 400)}", "", f"hidden: **{plain(answer)}** · said before: *{plain(said['before'])}* · after: *{plain(said['after'])}*", "",
              "| | document | p(z∣x) | p(y∣z,x) | RU | r(z) | |", "|---|---|---|---|---|---|---|"]
     for name, rows in (("before", before), ("after", after)):
         for r in rows:

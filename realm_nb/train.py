@@ -18,15 +18,16 @@ from .core import (RECIPES, Config, Run, UserError, atomic_path, autocast, cache
                            seed_everything, set_field, settings, sha256)
 from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_corpus, tiny_tokenizer, tokenizer_digest
 from .evaluate import compare, measure
+from .examples import Masker, batch_ids, held_out_blocks, split_sentences
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
 from .loop import fit, load_checkpoint, step_folders
-from .masking import Masker, SpanTable, batch_ids, held_out_blocks, make_tagger, split_sentences, tag_store
+from .masking import SpanTable, make_tagger, tag_store
 from .pretrain import RETRIEVALS, Realm, candidates, random_candidates, realm_step, warmup_batch, warmup_step
 from .refresh import IndexStore, Refresher, embedder_digest
 from .report import inspect, showcase, table, write_report
 from .retrieval import ExactIndex
 from .sources import fetch, registry
-from .towers import Special, Towers
+from .towers import Special, Towers, hush
 
 # %% ../nbs/97_train.ipynb #004
 def file_state(spec: str) -> list:
@@ -40,6 +41,7 @@ def scratch_base(config: Config) -> Path:
     c = config.corpus
     folder = cache_home() / "bases" / f"scratch-{digest([c.source, file_state(c.source), c.max_documents, config.seed])}"
     if not folder.exists():
+        hush()
         tokenizer = tiny_tokenizer(d.text for d in read_corpus(c.source, limit=c.max_documents or None))
         seed_everything(config.seed)
         bert = BertModel(BertConfig(vocab_size=len(tokenizer), hidden_size=128, num_hidden_layers=2, num_attention_heads=2, intermediate_size=512), add_pooling_layer=False)
@@ -72,7 +74,7 @@ def prepare_spans(config: Config, store: TokenStore) -> SpanTable:
     "The salient spans of `store`, tagged on first use."
     tagger = make_tagger(config.mask.tagger)
     folder = store.folder.parent / f"spans-{tagger.name}-{config.mask.max_pieces}"
-    if not folder.exists(): tag_store(store, tagger, config.mask.max_pieces).save(folder)
+    if not folder.exists(): tag_store(store, tagger, config.mask.max_pieces, cache=cache_home() / "tags").save(folder)
     return SpanTable.load(folder)
 
 # %% ../nbs/97_train.ipynb #006
@@ -122,7 +124,7 @@ class Parts:
         return towers.to(self.device)
 
     def realm(self, towers) -> Realm:
-        return Realm(towers, self.store, self.special, self.config.corpus.limit, self.config.mask.max_pieces, self.config.ict.scaled, self.dtype)
+        return Realm(towers, self.store, self.special, self.config.corpus.limit, self.config.mask.max_pieces, self.config.model.scaled, self.dtype)
 
 # %% ../nbs/97_train.ipynb #008
 def stage_corpus(p: Parts) -> dict:
@@ -188,7 +190,7 @@ def stage_ict(p: Parts) -> dict:
     def loss_of(step):
         pairs = batch_ids(blocks, step, batch, p.config.seed, "ict")
         with autocast(p.device, p.dtype):
-            scores = ict_scores(p.towers.embedder, *ict_batch(p.store, [b for b, _ in pairs], p.special, step, p.config.seed, c.removal, p.config.mask.max_pieces, limit), c.scaled)
+            scores = ict_scores(p.towers.embedder, *ict_batch(p.store, [b for b, _ in pairs], p.special, step, p.config.seed, c.removal, p.config.mask.max_pieces, limit), p.config.model.scaled)
         return ict_loss(scores.float())
 
     fit(p.run, "ict", p.towers, {"embedder": (p.towers.embedder, c.lr)}, loss_of, c.steps, max(1, c.steps // 10), p.config.pretrain.save_every, seed=p.config.seed)
@@ -237,8 +239,8 @@ def stage_evaluate(p: Parts) -> dict:
     rows = compare(found["before"], found["after"], e.resamples)
     pages = []
     for i, x in enumerate(examples[: e.showcase]):
-        pages.append(showcase(p.store.title(x.block), p.tokenizer.decode(x.x.tolist()), p.masker.answer(x),
-                              {n: "right" if found[n]["exact"][i] else "wrong" for n in found}, shown["before"][i], shown["after"][i]))
+        said = {n: p.tokenizer.decode(m["said"][i, : len(x.y)].tolist()) + (" ✓" if m["exact"][i] else "") for n, m in found.items()}
+        pages.append(showcase(p.store.title(x.block), p.tokenizer.decode(x.x.tolist()), p.masker.answer(x), said, shown["before"][i], shown["after"][i]))
     path = write_report(p.run, rows, pages, run_facts(p, len(examples)))
     np.savez(p.run.folder / "heldout.npz", **{f"{n}/{key}": v for n, m in found.items() for key, v in m.items()})
     print(table(rows), f"\nreport: {path}", sep="\n")
@@ -291,7 +293,7 @@ def parse(argv) -> tuple[Config, Path, list[str]]:
 def check(config: Config):
     "Refuse settings that cannot work, before anything is fetched or written."
     from realm_nb.marginal import MARGINALS
-    from realm_nb.masking import POLICIES
+    from realm_nb.examples import POLICIES
     from realm_nb.refresh import MODES
     from realm_nb.towers import POOLINGS
     values = settings(config)

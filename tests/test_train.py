@@ -17,8 +17,16 @@ def environment(tmp_path_factory):
     return {**os.environ, "REALM_NB_HOME": str(tmp_path_factory.mktemp("home")), "REALM_NB_QUIET": "1"}
 
 
-def train(environment, *flags, cwd=None):
-    return subprocess.run([*HEAD, *map(str, flags)], env=environment, cwd=cwd, capture_output=True, text=True, timeout=300)
+def train(environment, *flags):
+    return subprocess.run([*HEAD, *map(str, flags)], env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def here(environment, monkeypatch, capsys):
+    "`train`, but in this process: for what fails before the work begins."
+    from realm_nb.train import main
+    for name in ("REALM_NB_HOME", "REALM_NB_QUIET"): monkeypatch.setenv(name, environment[name])
+    return lambda *flags: (main([*map(str, flags)]), capsys.readouterr().err)
 
 
 def lines(run, stage): return [m for line in (Path(run) / "metrics.jsonl").read_text().splitlines() if (m := json.loads(line))["stage"] == stage]
@@ -92,10 +100,12 @@ def test_controls_run(environment, tmp_path, retrieval):
 
 
 def one_line(done, *needles):
-    assert done.returncode == 2, (done.returncode, done.stderr)
-    text = done.stderr.strip().splitlines()
-    assert len(text) == 1 and text[0].startswith("error: "), done.stderr
-    for n in needles: assert n in text[0], text[0]
+    "Exit status 2 and one error line, the last of stderr, that holds `needles`; `done` is a finished process, or (status, stderr) of a call of `main`."
+    status, stderr = done if isinstance(done, tuple) else (done.returncode, done.stderr)
+    assert status == 2, (status, stderr)
+    text = stderr.strip().splitlines()
+    assert [line.startswith("error: ") for line in text] == [False] * (len(text) - 1) + [True] and "Traceback" not in stderr, stderr
+    for n in needles: assert n in text[-1], text[-1]
 
 
 @pytest.mark.parametrize("flags,needles", [
@@ -104,7 +114,7 @@ def one_line(done, *needles):
     (["--pretrain.steps", "many"], ["--pretrain.steps", "whole number", "'many'"]),
     (["--pretrain.steps", "0"], ["--pretrain.steps", "at least 1"]),
     (["--pretrain.steps"], ["pretrain.steps", "expected one argument"]),
-    (["--ict.scaled", "perhaps"], ["--ict.scaled", "true or false"]),
+    (["--model.scaled", "perhaps"], ["--model.scaled", "true or false"]),
     (["--stages", "pretain"], ["'pretain'", "pretrain"]),
     (["--policy", "salent"], ["'salent'", "salient"]),
     (["--refresh", "asink"], ["'asink'", "sync"]),
@@ -116,41 +126,47 @@ def one_line(done, *needles):
     (["--corpus.held_out", "1.5"], ["--corpus.held_out", "between 0 and 1"]),
     (["stray"], ["stray"]),
 ])
-def test_bad_flags(environment, tmp_path, flags, needles):
-    one_line(train(environment, "--recipe", "smoke", "--run", tmp_path / "run", *flags) if flags[0] != "--recipe" else train(environment, "--run", tmp_path / "run", *flags), *needles)
+def test_bad_flags(here, tmp_path, flags, needles):
+    one_line(here(*([] if "--recipe" in flags else ["--recipe", "smoke"]), "--run", tmp_path / "run", *flags), *needles)
+
+
+def test_a_bad_flag_ends_the_process_with_2_and_writes_nothing(environment, tmp_path):
+    one_line(train(environment, "--run", tmp_path / "run", "--recipe", "quik"), "'quik'", "did you mean quick")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content,needles", [
-    (b"", ["corpus.jsonl", "empty"]),
+    (b"", ["corpus.jsonl", "no documents"]),
     (b'{"title": "A", "text": "One."}\nnot json\n', ["corpus.jsonl", "2", "JSON"]),
     (b'{"title": "A"}\n', ["corpus.jsonl", "1", "text"]),
     (b'{"text": "One sentence here."}\n', ["corpus.jsonl", "1", "title"]),
     (b'{"title": "A", "text": "caf\xe9"}\n', ["corpus.jsonl", "UTF-8"]),
     (b'{"title": "A", "text": "Too little to train on here."}\n', ["corpus.jsonl"]),
 ])
-def test_bad_corpora(environment, tmp_path, content, needles):
+def test_bad_corpora(here, tmp_path, monkeypatch, content, needles):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "corpus.jsonl").write_bytes(content)
-    one_line(train(environment, "--recipe", "smoke", "--run", "run", "--corpus", "corpus.jsonl", cwd=tmp_path), *needles)
+    one_line(here("--recipe", "smoke", "--run", "run", "--corpus", "corpus.jsonl"), *needles)
 
 
-def test_a_run_folder_of_other_settings_is_refused_and_kept(finished, environment):
+def test_a_run_folder_of_other_settings_is_refused_and_kept(finished, here):
     before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
-    one_line(train(environment, "--recipe", "smoke", "--run", finished, "--seed", "1"), "seed", "other settings", "--run")
+    one_line(here("--recipe", "smoke", "--run", finished, "--seed", "1"), "seed", "other settings", "--run")
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 
-def test_an_unwritable_run_folder(environment, tmp_path):
+def test_an_unwritable_run_folder(here, tmp_path):
     (tmp_path / "file").write_text("")
-    one_line(train(environment, "--recipe", "smoke", "--run", tmp_path / "file" / "run"), "cannot write the run folder", "--run")
+    one_line(here("--recipe", "smoke", "--run", tmp_path / "file" / "run"), "cannot write the run folder", "--run")
 
 
-def test_a_damaged_checkpoint_is_named(finished, environment, tmp_path):
+def test_a_damaged_checkpoint_is_named(finished, here, tmp_path):
     import shutil
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "stages" / "evaluate.json").unlink()
     weights = run / "checkpoints/pretrain/step_12/towers.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    one_line(train(environment, "--recipe", "smoke", "--run", run), "towers.safetensors", "damaged")
+    one_line(here("--recipe", "smoke", "--run", run), "towers.safetensors", "damaged")
 
 
 def test_help_names_every_setting():
