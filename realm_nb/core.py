@@ -6,8 +6,8 @@
 __all__ = ['RECIPES', 'UserError', 'nearest', 'cli', 'atomic_path', 'remove', 'write_text', 'write_json', 'cache_home', 'sha256',
            'digest', 'progress', 'rng', 'seed_everything', 'pick_device', 'matmul_seconds', 'pick_precision',
            'autocast', 'CorpusConfig', 'MaskConfig', 'ModelConfig', 'WarmupConfig', 'IctConfig', 'PretrainConfig',
-           'EvaluateConfig', 'Config', 'settings', 'set_field', 'Run', 'load_config', 'smoke', 'quick', 'paper',
-           'recipe']
+           'EvaluateConfig', 'Config', 'settings', 'set_field', 'Metrics', 'Run', 'load_config', 'smoke', 'quick',
+           'paper', 'recipe']
 
 # %% ../nbs/00_core.ipynb #002
 import contextlib, dataclasses, difflib, functools, hashlib, json, os, random, shutil, sys, time
@@ -175,7 +175,7 @@ class ModelConfig:
     scaled: bool = False                 # divide scores by sqrt(dim); the paper does not
     pointer: bool = False                # let the Encoder also copy from its evidence: for small bases without an MLM head
 
-
+# %% ../nbs/00_core.ipynb #020
 @dataclass
 class WarmupConfig:
     "Reading warm-up, for bases without a masked-language-model head."
@@ -183,7 +183,7 @@ class WarmupConfig:
     batch: int = 32
     lr: float = 3e-4
     own: float = 0.6                     # share of sentences read with their own block
-    nothing: float = 0.2                 # share read with the null document; the rest with another block
+    nothing: float = 0.2                 # share read with the null document; the rest with another block of the same article
     extra_masks: float = 0.1             # share of the sentence's other pieces masked as well
 
 
@@ -236,7 +236,7 @@ class Config:
 
     def to_dict(self) -> dict: return dataclasses.asdict(self)
 
-# %% ../nbs/00_core.ipynb #020
+# %% ../nbs/00_core.ipynb #022
 def settings(config) -> dict:
     "`{dotted name: value}` of every field, in order."
     out = {}
@@ -260,7 +260,33 @@ def set_field(config, name: str, text: str):
     except (ValueError, KeyError): raise UserError(f"--{name} takes {'true or false' if kind is bool else {'int': 'a whole number', 'float': 'a number'}[kind.__name__]}, not {text!r}") from None
     setattr(config, last, value)
 
-# %% ../nbs/00_core.ipynb #023
+# %% ../nbs/00_core.ipynb #025
+class Metrics:
+    "A file of one JSON line for each step of each stage."
+
+    def __init__(self, path): self.path = Path(path)
+
+    def add(self, stage: str, step: int, figures: dict):
+        "Append one line."
+        with open(self.path, "a", encoding="utf-8") as f: f.write(json.dumps({"stage": stage, "step": step, **figures}) + "\n")
+
+    def all(self) -> list[dict]:
+        "Every line, in order; a last line that was cut off by a kill is dropped."
+        out = []
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
+            with contextlib.suppress(ValueError): out.append(json.loads(line))
+        return out
+
+    def of(self, stage: str) -> list[dict]:
+        "The lines of `stage`."
+        return [m for m in self.all() if m["stage"] == stage]
+
+    def forget(self, stage: str, after: int):
+        "Drop the lines of `stage` past step `after`: they will be made again."
+        keep = [m for m in self.all() if m["stage"] != stage or m["step"] <= after]
+        if self.path.exists(): write_text(self.path, "".join(json.dumps(m) + "\n" for m in keep))
+
+# %% ../nbs/00_core.ipynb #027
 class Run:
     "A run's folder. `Run(folder)` makes it, or opens it."
 
@@ -271,6 +297,7 @@ class Run:
             (probe := self.folder / ".writable").touch(); probe.unlink()
         except OSError as e: raise UserError(f"cannot write the run folder {folder}: {e.strerror}; choose another with --run") from None
         self.checkpoints, self.index, self.stages = (self.folder / n for n in ("checkpoints", "index", "stages"))
+        self.metrics = Metrics(self.folder / "metrics.jsonl")
 
     def claim(self, config: Config):
         "Write `config.json`, or check that the folder's own agrees with `config`."
@@ -285,29 +312,6 @@ class Run:
         "One line to `log.txt`, and above any progress bar."
         with open(self.folder / "log.txt", "a", encoding="utf-8") as f: f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if not self.quiet: tqdm.write(text, file=sys.stderr)
-
-    def metric(self, stage: str, step: int, figures: dict):
-        "One line to `metrics.jsonl`."
-        with open(self.folder / "metrics.jsonl", "a", encoding="utf-8") as f: f.write(json.dumps({"stage": stage, "step": step, **figures}) + "\n")
-
-    def metrics(self, stage: str) -> list[dict]:
-        "The lines of `stage`, in order; a last line that was cut off by a kill is dropped."
-        path, out = self.folder / "metrics.jsonl", []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            with contextlib.suppress(ValueError):
-                if (m := json.loads(line))["stage"] == stage: out.append(m)
-        return out
-
-    def forget(self, stage: str, after: int):
-        "Drop the lines of `stage` past step `after`: they will be made again."
-        path = self.folder / "metrics.jsonl"
-        if not path.exists(): return
-        keep = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                m = json.loads(line)
-                if m["stage"] != stage or m["step"] <= after: keep.append(line)
-        write_text(path, "".join(k + "\n" for k in keep))
 
     def finish(self, stage: str, result: dict):
         "Mark `stage` as finished, with what it found."
@@ -329,7 +333,7 @@ def load_config(path) -> Config:
         setattr(config, f.name, type(value)(**raw[f.name]) if is_dataclass(value) else raw[f.name])
     return config
 
-# %% ../nbs/00_core.ipynb #026
+# %% ../nbs/00_core.ipynb #030
 def smoke() -> Config:
     "Under a minute, offline: every stage runs, from random weights on the small encyclopedia; nothing is learnt."
     c = quick()
@@ -347,9 +351,9 @@ def quick() -> Config:
         corpus=CorpusConfig(limit=72, max_pieces_per_document=3000),
         mask=MaskConfig(max_pieces=48),
         model=ModelConfig(layers=3, embedder_layers=2, pooling="mean", dropout=0.0, scaled=True, pointer=True),
-        warmup=WarmupConfig(steps=100, batch=16, lr=5e-4, own=0.6, nothing=0.2, extra_masks=0.15),
+        warmup=WarmupConfig(steps=120, batch=16, lr=5e-4, own=0.5, nothing=0.2, extra_masks=0.15),
         ict=IctConfig(steps=30, batch=32, lr=1e-4),
-        pretrain=PretrainConfig(steps=60, batch=8, candidates=5, lr_embedder=1e-4, lr_encoder=1e-4, refresh_every=30, save_every=20),
+        pretrain=PretrainConfig(steps=60, batch=8, candidates=5, lr_embedder=1e-4, lr_encoder=2e-4, refresh_every=30, save_every=20),
         evaluate=EvaluateConfig(examples=600),
     )
 

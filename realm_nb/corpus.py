@@ -570,6 +570,10 @@ class TokenStore:
         return self._pieces[self._sentence_offsets[self._block_offsets[b]]:self._sentence_offsets[self._block_offsets[b + 1]]]
 
     def document_of(self, b): return self._block_document[b]
+    def blocks_of(self, d) -> range:
+        "The blocks of document `d`."
+        return range(*np.searchsorted(self._block_document, [d, d + 1]).tolist())
+
     def title(self, b) -> str: return self.titles[self._block_document[b]]
     def title_pieces(self, d) -> np.ndarray: return self._title_pieces[self._title_offsets[d]:self._title_offsets[d + 1]]
     def text(self, b) -> str: return " ".join(map(self.sentence_text, self.sentence_ids(b)))

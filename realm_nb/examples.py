@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['POLICIES', 'MOST', 'SPAN_LENGTHS', 'COLOURS', 'mix', 'bits', 'below', 'key', 'budgets', 'ramps', 'scattered', 'hide',
-           'normal', 'Copies', 'Example', 'Masker', 'held_out_blocks', 'split_sentences', 'shuffled', 'nth_ids',
-           'batch_ids', 'Walk', 'marked', 'masked', 'explain', 'explorer']
+           'normal', 'Copies', 'Example', 'drawn', 'excluded', 'Masker', 'held_out_blocks', 'split_sentences',
+           'shuffled', 'nth_ids', 'batch_ids', 'Walk', 'marked', 'masked', 'explain', 'explorer']
 
 # %% ../nbs/25_examples.ipynb #002
 import hashlib, html, re
@@ -63,8 +63,9 @@ def ramps(first: np.ndarray, count: np.ndarray) -> np.ndarray:
 
 def scattered(h: np.ndarray, n: np.ndarray, count: np.ndarray) -> np.ndarray:
     "`count[i]` of `n[i]` places, sorted, for each i in one array: those whose random bits `h` [B, max n] are the smallest."
-    h = np.where(np.arange(h.shape[1]) < n[:, None], h >> np.uint64(1), ~np.uint64(0))
-    chosen = np.argsort(h, axis=1, kind="stable")[:, : count.max(initial=0)]
+    place, low = np.arange(h.shape[1], dtype=np.uint64), np.uint64(0xFFFF)
+    h = np.where(place < n[:, None], (h >> np.uint64(1) & ~low) | place, ~np.uint64(0))          # the place rides in the low bits: no ties, and a plain sort
+    chosen = (np.sort(h, axis=1)[:, : count.max(initial=0)] & low).astype(np.int64)
     chosen = np.sort(np.where(np.arange(chosen.shape[1]) < count[:, None], chosen, h.shape[1]), axis=1)
     return chosen[chosen < h.shape[1]]
 
@@ -115,6 +116,21 @@ class Example:
         return self.exclude[0]
 
 
+def drawn(spans: SpanTable, key: int, ids: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "(first piece, pieces) of the span that each sentence's draw falls on."
+    lo, hi = np.searchsorted(spans.sentence, ids, "left"), np.searchsorted(spans.sentence, ids, "right")
+    if len(bad := ids[lo == hi]): raise UserError(f"sentence {bad[0]} has no span to mask; take ids from Masker.sentences")
+    row = lo + below(bits(key, ids, draws, 0), hi - lo)
+    return spans.start[row].astype(np.int64), (spans.end[row] - spans.start[row]).astype(np.int64)
+
+
+def excluded(store: TokenStore, copies: Copies | None, ids: np.ndarray) -> list[tuple[int, ...]]:
+    "The blocks that each sentence must not be read with, its own first."
+    own = store.block_of(ids).tolist()
+    if copies is None: return [(b,) for b in own]
+    return [(b,) if n == 1 else tuple(dict.fromkeys([b, *store.block_of(copies.of(s)).tolist()])) for s, b, n in zip(ids, own, copies.count[ids])]
+
+# %% ../nbs/25_examples.ipynb #015
 class Masker:
     "Makes the example of any (sentence, draw): deterministic, so workers and restarts cannot change it. With `copies`, blocks that repeat the sentence are excluded too."
 
@@ -125,38 +141,24 @@ class Masker:
         self.same_budget, self.copies, self.key = same_budget, copies, key(seed, "mask")
         self.sentences = np.unique(spans.sentence)      # sentences that have a span
 
-    def drawn(self, ids: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        "(first piece, pieces) of the salient span of each sentence on this draw."
-        lo, hi = np.searchsorted(self.spans.sentence, ids, "left"), np.searchsorted(self.spans.sentence, ids, "right")
-        if len(bad := ids[lo == hi]): raise UserError(f"sentence {bad[0]} has no span to mask; take ids from Masker.sentences")
-        row = lo + below(bits(self.key, ids, draws, 0), hi - lo)
-        return self.spans.start[row].astype(np.int64), (self.spans.end[row] - self.spans.start[row]).astype(np.int64)
-
     def batch(self, ids, draws=0) -> list[Example]:
         "The examples of sentences `ids` [B] (each has a span) on their visits `draws` [B]."
         ids, draws = np.broadcast_arrays(np.asarray(ids, np.int64).reshape(-1), np.asarray(draws, np.int64))
-        at = self.store._sentence_offsets
-        begin, n = at[ids], np.minimum(at[ids + 1] - at[ids], self.max_pieces)
+        begin, end = self.store._sentence_offsets[ids], self.store._sentence_offsets[ids + 1]
+        n = np.minimum(end - begin, self.max_pieces)
         chance = lambda lane, *more: bits(self.key, *((ids[:, None], draws[:, None]) if more else (ids, draws)), lane, *more)
-        count, positions = hide(self.policy, chance, n, *self.drawn(ids, draws), self.same_budget)
+        count, positions = hide(self.policy, chance, n, *drawn(self.spans, self.key, ids, draws), self.same_budget)
         x = self.store._pieces[ramps(begin, n)]
         x_at, y_at = np.cumsum([0, *n]), np.cumsum([0, *count])
-        masked = np.repeat(x_at[:-1], count) + positions
-        y = x[masked]
-        x[masked] = self.mask_id
-        exclude = self.excluded(ids)
-        x_at, y_at = x_at.tolist(), y_at.tolist()
-        return [Example(x[a:b], positions[c:d], y[c:d], s, e) for a, b, c, d, s, e in zip(x_at, x_at[1:], y_at, y_at[1:], ids.tolist(), exclude)]
+        at = np.repeat(x_at[:-1], count) + positions
+        y = x[at]
+        x[at] = self.mask_id
+        rows = zip(x_at.tolist(), x_at[1:].tolist(), y_at.tolist(), y_at[1:].tolist(), ids.tolist(), excluded(self.store, self.copies, ids))
+        return [Example(x[a:b], positions[c:d], y[c:d], s, e) for a, b, c, d, s, e in rows]
 
     def __call__(self, sentence: int, draw: int = 0) -> Example:
         "The example of `sentence` on its `draw`-th visit."
         return self.batch([sentence], [draw])[0]
-
-    def excluded(self, ids: np.ndarray) -> list[tuple[int, ...]]:
-        "The blocks that each sentence must not be read with, its own first."
-        own = self.store.block_of(ids).tolist()
-        if self.copies is None: return [(b,) for b in own]
-        return [(b,) if c == 1 else tuple(dict.fromkeys([b, *self.store.block_of(self.copies.of(s)).tolist()])) for s, b, c in zip(ids, own, self.copies.count[ids])]
 
     def answer(self, e: Example) -> str:
         "The hidden words as they stand in the sentence (from the first hidden piece to the last)."
@@ -170,7 +172,7 @@ class Masker:
         x[where] = self.mask_id
         return Example(x, where, whole[where], e.sentence, e.exclude)
 
-# %% ../nbs/25_examples.ipynb #021
+# %% ../nbs/25_examples.ipynb #022
 def held_out_blocks(store: TokenStore, share: float, seed: int = 0) -> np.ndarray:
     "Which blocks are held out: bool [N], about `share` of them, the same for the same seed."
     return rng(seed, "held out").random(len(store)) < share
@@ -181,7 +183,7 @@ def split_sentences(masker: Masker, held: np.ndarray) -> tuple[np.ndarray, np.nd
     out = held[masker.store.block_of(masker.sentences)]
     return masker.sentences[~out], masker.sentences[out]
 
-# %% ../nbs/25_examples.ipynb #024
+# %% ../nbs/25_examples.ipynb #025
 def shuffled(at, n: int, key) -> np.ndarray:
     "Where a random permutation of range(n) takes the numbers `at`, elementwise; each `key` (array or number) is another permutation."
     half = np.uint64(max(1, -(-(n - 1).bit_length() // 2)))
@@ -207,7 +209,7 @@ def batch_ids(ids: np.ndarray, step: int, size: int, seed: int, name: str) -> li
     visited, epoch = nth_ids(np.asarray(ids), np.arange(step * size, (step + 1) * size), seed, name)
     return list(zip(visited.tolist(), epoch.tolist()))
 
-# %% ../nbs/25_examples.ipynb #027
+# %% ../nbs/25_examples.ipynb #028
 class Walk:
     "Example number i of the endless walk, for `torch.utils.data.DataLoader`: `DataLoader(walk, batch_size, sampler=range(start, stop), collate_fn=list)`."
 
@@ -218,7 +220,7 @@ class Walk:
     def __getitem__(self, i: int) -> Example: return self.__getitems__([i])[0]
     def __getitems__(self, i: list[int]) -> list[Example]: return self.masker.batch(*nth_ids(self.ids, np.asarray(i), self.seed, self.name))
 
-# %% ../nbs/25_examples.ipynb #030
+# %% ../nbs/25_examples.ipynb #031
 COLOURS = ("#ffd97d", "#aaf0d1", "#ffb3ba", "#bae1ff", "#e2c6ff", "#d0e8a0", "#ffcfa0", "#c8d8e8")
 
 
@@ -258,7 +260,7 @@ def explain(text: str, tagger: Tagger, tokenizer, policy: str = "salient", draw:
         rows.append(f'<p dir="auto">{marked(sentence, spans, labels)}<br>{line}</p>')
     return "\n".join(rows)
 
-# %% ../nbs/25_examples.ipynb #032
+# %% ../nbs/25_examples.ipynb #033
 def explorer(taggers: dict[str, Tagger], tokenizer, text: str = "In 1903 the Nobel Prize went to Marie Curie, who was born in Warsaw."):
     "A widget: a text, a choice of `taggers` and policy, and what `explain` says. Needs ipywidgets."
     try: import ipywidgets as w

@@ -77,7 +77,7 @@ def fit(run: Run, stage: str, towers, parts: dict, loss_of, steps: int, warmup: 
         start = load_checkpoint(found[-1], towers, optimizer)["step"]
         run.log(f"{stage}: going on from step {start} of {steps}")
     else: seed_everything(seed)
-    run.forget(stage, start)
+    run.metrics.forget(stage, start)
     bar = progress(range(start, steps), desc=stage, initial=start, total=steps, unit="step")
     towers.train()
     for step in bar:
@@ -91,7 +91,7 @@ def fit(run: Run, stage: str, towers, parts: dict, loss_of, steps: int, warmup: 
         norm = nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         figures = {"loss": loss.item(), **figures, "grad": norm.item(), "seconds": time.perf_counter() - began}
-        run.metric(stage, step + 1, figures)
+        run.metrics.add(stage, step + 1, figures)
         bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items() if k not in ("grad", "seconds")}, refresh=False)
         if step + 1 == steps or (save_every and (step + 1) % save_every == 0):
             save_checkpoint(home / f"step_{step + 1}", towers, optimizer, {"stage": stage, "step": step + 1, "steps": steps})

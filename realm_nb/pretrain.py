@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RETRIEVALS', 'words', 'holds', 'Scores', 'Realm', 'present', 'candidates', 'random_candidates', 'score_candidates',
-           'joined', 'read', 'targets', 'score_answers', 'score', 'figures', 'hit_rate', 'realm_step', 'warmup_batch',
-           'warmup_step']
+           'joined', 'read', 'targets', 'score_answers', 'score', 'figures', 'hit_rate', 'realm_step', 'other_block',
+           'warmup_batch', 'warmup_step']
 
 # %% ../nbs/70_pretrain.ipynb #002
 import re
@@ -156,14 +156,21 @@ def realm_step(realm: Realm, masker: Masker, examples: list[Example], ids: np.nd
     return loss, {**figures(scores), "hit": hit_rate(realm.store, masker, examples, ids)}
 
 # %% ../nbs/70_pretrain.ipynb #025
-def warmup_batch(masker: Masker, pairs, n_blocks: int, seed: int, own: float, nothing: float, extra: float) -> tuple[list[Example], np.ndarray]:
+def other_block(store: TokenStore, block: int, g: np.random.Generator) -> int:
+    "Another block of the same document, the hardest kind of wrong evidence; any other block when there is none; ∅ in a corpus of one block."
+    near = [b for b in store.blocks_of(int(store.document_of(block))) if b != block]
+    if near: return int(g.choice(near))
+    return int((block + g.integers(1, len(store))) % len(store)) if len(store) > 1 else MISSING
+
+
+def warmup_batch(masker: Masker, pairs, seed: int, own: float, nothing: float, extra: float) -> tuple[list[Example], np.ndarray]:
     "(examples, the one block each is read with [B, 1], `MISSING` for ∅) of (sentence, draw) `pairs`."
     examples, ids = [], []
     for sentence, draw in pairs:
         g, e = rng(seed, "warmup", sentence, draw), masker(sentence, draw)
         u = g.random()
         examples.append(masker.widen(e, extra, g))
-        ids.append([e.block if u < own else MISSING if u < own + nothing else int(g.integers(n_blocks))])
+        ids.append([e.block if u < own else MISSING if u < own + nothing else other_block(masker.store, e.block, g)])
     return examples, np.array(ids, dtype=np.int64)
 
 

@@ -33,7 +33,7 @@ def draw_curves(run: Run, stages=("warmup", "ict", "pretrain")) -> Path | None:
     "`curves.png` in the run's folder, a row for each stage; None when nothing was trained."
     import matplotlib
     from matplotlib.figure import Figure
-    lines = {s: m for s in stages if (m := run.metrics(s))}
+    lines = {s: m for s in stages if (m := run.metrics.of(s))}
     if not lines: return None
     shown = {s: [k for k in m[0] if k in LABELS] for s, m in lines.items()}
     wide = max(map(len, shown.values()))

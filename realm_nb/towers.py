@@ -125,15 +125,25 @@ class Embedder(nn.Module):
         nn.init.normal_(self.dense.weight, std=bert.config.hidden_size**-0.5)
         nn.init.zeros_(self.dense.bias)
 
-    def forward(self, batch: Batch) -> torch.Tensor:
+    def pool(self, batch: Batch) -> torch.Tensor:
+        "One vector of BERT's width for each sequence: [n, H]."
         hidden = self.bert(input_ids=batch.ids, attention_mask=batch.mask, token_type_ids=batch.segments).last_hidden_state
-        if self.pooling == "cls": pooled = hidden[:, 0]
-        else:
-            real = batch.mask.unsqueeze(-1).to(hidden.dtype)
-            pooled = (hidden * real).sum(1) / real.sum(1)
-        return self.norm(self.dense(pooled).float())
+        if self.pooling == "cls": return hidden[:, 0]
+        real = batch.mask.unsqueeze(-1).to(hidden.dtype)
+        return (hidden * real).sum(1) / real.sum(1)
 
-# %% ../nbs/30_towers.ipynb #017
+    def forward(self, batch: Batch) -> torch.Tensor: return self.norm(self.dense(self.pool(batch)).float())
+
+    @torch.no_grad()
+    def start_projection(self, pooled: torch.Tensor):
+        "Let the linear map begin with the principal directions of `pooled` [n, H], half whitened, instead of random ones."
+        mean = pooled.mean(0)
+        _, spread, directions = torch.linalg.svd(pooled - mean, full_matrices=False)
+        kept = min(self.dense.out_features, len(spread))
+        self.dense.weight[:kept] = directions[:kept] / (spread[:kept, None] / len(pooled) ** 0.5).clamp_min(1e-6).sqrt()
+        self.dense.bias.copy_(-self.dense.weight @ mean)
+
+# %% ../nbs/30_towers.ipynb #019
 def embed_all(embedder: Embedder, sequences: list[Sequence], pieces: int = 4096, device=None) -> torch.Tensor:
     "Vectors [n, D] of `sequences`, in their order. Gradient flows if it is enabled."
     device = device or next(embedder.parameters()).device
@@ -143,7 +153,7 @@ def embed_all(embedder: Embedder, sequences: list[Sequence], pieces: int = 4096,
     back[np.concatenate(groups)] = np.arange(len(sequences))
     return rows[torch.from_numpy(back).to(rows.device)]
 
-# %% ../nbs/30_towers.ipynb #020
+# %% ../nbs/30_towers.ipynb #022
 class Pointer(nn.Module):
     "Mixes the vocabulary's distribution with one that copies word pieces of the evidence (segment 1)."
 
@@ -165,7 +175,7 @@ class Pointer(nn.Module):
         p = torch.softmax(logits, dim=-1) * (1 - gate)
         return p.scatter_add(1, pieces, (gate * copy).to(p.dtype)).clamp_min(1e-12).log()
 
-# %% ../nbs/30_towers.ipynb #023
+# %% ../nbs/30_towers.ipynb #025
 class Encoder(nn.Module):
     "The knowledge-augmented encoder: BERT with a masked-language-model head, read at chosen positions; `pointer` adds a copying head."
 
@@ -193,7 +203,7 @@ def fresh_head(model):
     nn.init.eye_(transform.dense.weight); nn.init.zeros_(transform.dense.bias)
     return model
 
-# %% ../nbs/30_towers.ipynb #026
+# %% ../nbs/30_towers.ipynb #028
 class Towers(nn.Module):
     "The Embedder (shared by queries and documents) and the Encoder, with what is needed to rebuild them."
 

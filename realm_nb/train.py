@@ -25,9 +25,9 @@ from .masking import SpanTable, make_tagger, tag_store
 from .pretrain import RETRIEVALS, Realm, candidates, random_candidates, realm_step, warmup_batch, warmup_step
 from .refresh import IndexStore, Refresher, embedder_digest
 from .report import inspect, showcase, table, write_report
-from .retrieval import ExactIndex
+from .retrieval import ExactIndex, document_sequence
 from .sources import fetch, registry
-from .towers import Special, Towers, hush
+from .towers import Special, Towers, embed_all, hush
 
 # %% ../nbs/97_train.ipynb #004
 def file_state(spec: str) -> list:
@@ -121,6 +121,8 @@ class Parts:
         seed_everything(self.config.seed)
         towers = Towers.from_base(self.base, m.layers, m.embedder_layers, m.dim, m.pooling, m.dropout, m.pointer)
         if not towers.has_head: towers.encoder.start_bias(self.store.piece_counts(len(self.tokenizer)))
+        sample = [document_sequence(self.store, int(b), self.special, self.config.corpus.limit) for b in rng(self.config.seed, "projection").permutation(len(self.store))[:1000]]
+        with torch.no_grad(): towers.embedder.start_projection(embed_all(towers.embedder.pool, sample, device="cpu"))
         return towers.to(self.device)
 
     def realm(self, towers) -> Realm:
@@ -170,7 +172,7 @@ def stage_warmup(p: Parts) -> dict:
 
     def loss_of(step):
         pairs = batch_ids(train, step, w.batch, p.config.seed, "warmup")
-        return warmup_step(realm, *warmup_batch(p.masker, pairs, len(p.store), p.config.seed, w.own, w.nothing, w.extra_masks))
+        return warmup_step(realm, *warmup_batch(p.masker, pairs, p.config.seed, w.own, w.nothing, w.extra_masks))
 
     fit(p.run, "warmup", p.towers, {"encoder": (p.towers.encoder, w.lr)}, loss_of, w.steps, max(1, w.steps // 10), p.config.pretrain.save_every, seed=p.config.seed)
     return {"reading": reading_accuracy(p)}
@@ -223,7 +225,7 @@ def stage_pretrain(p: Parts) -> dict:
     between(0) if not store.versions() else None
     fit(p.run, "pretrain", p.towers, parts, loss_of, c.steps, max(1, c.steps // 10), c.save_every, between, seed=p.config.seed)
     store.publish(c.steps, realm.build_index(), embedder_digest(p.towers.embedder))
-    last = p.run.metrics("pretrain")[-max(1, c.steps // 5):]
+    last = p.run.metrics.of("pretrain")[-max(1, c.steps // 5):]
     return {k: float(np.mean([m[k] for m in last])) for k in ("loss", "ru", "p_null", "hit")}
 
 # %% ../nbs/97_train.ipynb #012

@@ -1,10 +1,14 @@
 "The marginal likelihood and its gradient against brute force, in float64, on drawn cases."
-import itertools
+import itertools, math
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from realm_nb.marginal import document_reward, posterior, realm_loss, retrieval_utility, sequence_log_p, sequence_marginal, token_marginal
+from realm_nb.core import UserError
+from realm_nb.marginal import (MARGINALS, document_reward, draw_push, inspection, marginal_vocabulary, posterior, push, realm_loss, retrieval_utility,
+                               sequence_log_p, sequence_marginal, token_marginal, token_reward)
 from realm_nb.retrieval import log_p_z
 
 case = st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(1, 5), st.integers(0, 10**6))
@@ -18,7 +22,7 @@ def draw(B, K, M, seed):
     return f, log_p_y_z, real
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(case)
 def test_marginals_equal_brute_force(shape):
     f, log_p_y_z, real = draw(*shape)
@@ -32,7 +36,7 @@ def test_marginals_equal_brute_force(shape):
             for j in range(real.shape[1]):
                 if real[b, j]: product = product * p_y_z[b, k, j]
             whole = whole + p_z[b, k] * product
-        assert abs(sequence[b].item() - float(torch.log(torch.as_tensor(whole, dtype=torch.float64)))) < 1e-10
+        assert abs(sequence[b].item() - float(torch.log(torch.as_tensor(whole, dtype=torch.float64).detach()))) < 1e-10
         loss["sequence"] -= sequence[b].item()
         for j in range(real.shape[1]):
             want = torch.log(sum(p_z[b, k] * p_y_z[b, k, j] for k in range(f.shape[1]))).item() if real[b, j] else 0.0
@@ -42,7 +46,7 @@ def test_marginals_equal_brute_force(shape):
     for form, total in loss.items(): assert abs(realm_loss(f.log_softmax(-1), log_p_y_z, real, form).item() - total / n) < 1e-10
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(case)
 def test_gradient_is_the_documents_reward(shape):
     f, log_p_y_z, real = draw(*shape)
@@ -54,6 +58,9 @@ def test_gradient_is_the_documents_reward(shape):
     assert (r - paper).abs().max() < 1e-9
     assert r.sum(1).abs().max() < 1e-12
     assert (posterior(f.log_softmax(-1), log_p_y).sum(1) - 1).abs().max() < 1e-12
+    by_token, = torch.autograd.grad(token_marginal(f.log_softmax(-1), log_p_y_z, real).sum(), f)
+    r = token_reward(f.log_softmax(-1), log_p_y_z, real)
+    assert (by_token - r).abs().max() < 1e-9 and r.sum(1).abs().max() < 1e-12
 
 
 def test_gradient_equals_finite_differences():
@@ -65,7 +72,7 @@ def test_gradient_equals_finite_differences():
         assert abs(((value(f.detach() + step) - value(f.detach() - step)) / 2e-6 - gradient[b, k]).item()) < 1e-7
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(case, st.integers(1, 3))
 def test_missing_candidates_and_padding_change_nothing(shape, more):
     f, log_p_y_z, real = draw(*shape)
@@ -88,14 +95,135 @@ def test_gradient_is_finite_with_missing_candidates():
     assert x.grad.isfinite().all() and z.grad.isfinite().all() and (z.grad[0, 1:] == 0).all()
 
 
-def test_one_certain_document_is_supervised_retrieval():
+@pytest.mark.parametrize("others", [-900.0, -torch.inf])
+def test_one_certain_document_is_supervised_retrieval(others):
     f = torch.randn(2, 5, dtype=torch.float64, requires_grad=True)
-    certain = torch.full((2, 5, 1), -900.0, dtype=torch.float64); certain[:, 3] = 0.0
-    one = torch.autograd.grad(sequence_marginal(f.log_softmax(-1), certain, torch.ones(2, 1, dtype=torch.bool)).sum(), f)[0]
+    certain = torch.full((2, 5, 1), others, dtype=torch.float64); certain[:, 3] = 0.0
+    real = torch.ones(2, 1, dtype=torch.bool)
     two = torch.autograd.grad(f.log_softmax(-1)[:, 3].sum(), f)[0]
-    assert (one - two).abs().max() < 1e-12
+    for form in (sequence_marginal, token_marginal):
+        one = torch.autograd.grad(form(f.log_softmax(-1), certain, real).sum(), f)[0]
+        assert (one - two).abs().max() < 1e-12
+    assert (document_reward(f.log_softmax(-1), sequence_log_p(certain, real)) - two).abs().max() < 1e-12
+
+
+def test_signs_of_reward_and_utility():
+    g = torch.Generator().manual_seed(0)
+    log_p_z, log_p_y = torch.randn(500, 6, generator=g, dtype=torch.float64).log_softmax(-1), torch.rand(500, 6, generator=g, dtype=torch.float64).log()
+    mixture = torch.log((log_p_z.exp() * log_p_y.exp()).sum(1, keepdim=True))
+    assert ((document_reward(log_p_z, log_p_y) > 0) == (log_p_y > mixture)).all()
+    assert ((retrieval_utility(log_p_y) > 0) == (log_p_y > log_p_y[:, :1])).all() and (retrieval_utility(log_p_y)[:, 0] == 0).all()
 
 
 def test_utility_is_against_the_null_document():
     log_p_y = torch.log(torch.tensor([[0.1, 0.2, 0.05]]))
     assert torch.allclose(retrieval_utility(log_p_y).exp(), torch.tensor([[1.0, 2.0, 0.5]]))
+
+
+@pytest.mark.parametrize("form", MARGINALS)
+def test_an_example_without_masks_is_exactly_nothing(form):
+    f = torch.randn(64, 7, requires_grad=True)
+    real = torch.zeros(64, 3, dtype=torch.bool)
+    loss = realm_loss(f.log_softmax(-1), -torch.rand(64, 7, 3), real, form)
+    loss.backward()
+    assert loss.item() == 0 and (f.grad == 0).all()
+    one = torch.cat([real[:1], torch.ones(1, 3, dtype=torch.bool)])
+    log_p_y_z = -torch.rand(2, 7, 3)
+    both, alone = (realm_loss(f[i:2].log_softmax(-1), log_p_y_z[i:], one[i:], form) for i in (0, 1))
+    assert both.item() == alone.item()
+    assert (token_reward(f.log_softmax(-1), -torch.rand(64, 7, 3), real) == 0).all()
+
+
+@pytest.mark.parametrize("form", MARGINALS)
+@pytest.mark.parametrize("garbage", [-torch.inf, torch.nan, 50.0])
+def test_what_stands_in_padding_does_not_matter(form, garbage):
+    g = torch.Generator().manual_seed(1)
+    f, y, real = torch.randn(3, 4, generator=g), -torch.rand(3, 4, 3, generator=g), torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.bool)
+    results = []
+    for fill in (0.0, garbage):
+        f_, y_ = f.clone().requires_grad_(), y.masked_fill(~real.unsqueeze(1), fill).requires_grad_()
+        loss = realm_loss(f_.log_softmax(-1), y_, real, form)
+        loss.backward()
+        results.append((loss.detach(), f_.grad, y_.grad, token_reward(f.log_softmax(-1), y_.detach(), real)))
+    for a, b in zip(*results): assert a.isfinite().all() and torch.equal(a, b)
+
+
+def test_the_loss_of_parts_is_the_loss_of_the_whole():
+    f, y, real = draw(6, 4, 3, 5)
+    for form in MARGINALS:
+        parts = [realm_loss(f[i : i + 3].log_softmax(-1), y[i : i + 3], real[i : i + 3], form, masks=real.sum().item() / 2) for i in (0, 3)]
+        assert abs((sum(parts) / 2 - realm_loss(f.log_softmax(-1), y, real, form)).item()) < 1e-12
+    assert realm_loss(f.log_softmax(-1), y, real, masks=0).isfinite()
+    assert realm_loss(f[:1].log_softmax(-1), y[:1], torch.ones(1, 3, dtype=torch.bool), masks=0.5) == realm_loss(f[:1].log_softmax(-1), y[:1], torch.ones(1, 3, dtype=torch.bool), masks=1)
+
+
+def test_unknown_marginal_is_one_clear_line():
+    f, y, real = draw(1, 2, 1, 0)
+    with pytest.raises(UserError, match="unknown marginal 'tokn'; did you mean token"): realm_loss(f, y, real, "tokn")
+    assert realm_loss(f.log_softmax(-1), y, real) == realm_loss(f.log_softmax(-1), y, real, "token")
+
+
+@pytest.mark.parametrize("form", MARGINALS)
+def test_tiny_probabilities_do_not_underflow(form):
+    f = torch.randn(1, 3, requires_grad=True)
+    loss = realm_loss(f.log_softmax(-1), torch.full((1, 3, 10), -400.0), torch.ones(1, 10, dtype=torch.bool), form)
+    loss.backward()
+    assert abs(loss.item() - 400) < 1e-2 and f.grad.abs().max() < 1e-3
+
+
+def test_scores_are_float32_under_autocast():
+    g = torch.Generator().manual_seed(0)
+    x, z, there = torch.randn(8, 128, generator=g), torch.randn(8, 5, 128, generator=g), torch.ones(8, 5, dtype=torch.bool)
+    want = torch.log_softmax((x[:, None].double() * z.double()).sum(-1), -1)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = log_p_z(x, z, there)
+        half = log_p_z(x.bfloat16(), z.bfloat16(), there)
+        loss = realm_loss(got, -torch.rand(8, 5, 2), torch.ones(8, 2, dtype=torch.bool))
+    assert got.dtype == half.dtype == loss.dtype == torch.float32
+    assert (got - want).abs().max() < 1e-4
+    assert (half - torch.log_softmax((x.bfloat16()[:, None].double() * z.bfloat16().double()).sum(-1), -1)).abs().max() < 1e-4
+    assert log_p_z(x.double(), z.double(), there).dtype == torch.float64
+    scaled = torch.log_softmax((x[:, None].double() * z.double()).sum(-1) * 0.25, -1)
+    assert (log_p_z(x, z, there, 0.25) - scaled).abs().max() < 1e-4
+
+
+def test_inspection_says_what_the_formulas_say():
+    f, y, real = draw(5, 4, 3, 11)
+    real[0] = True
+    seen = inspection(f.log_softmax(-1), y, real)
+    p_y_z = torch.tensor([[math.prod(y[b, k, j].exp().item() for j in range(3) if real[b, j]) for k in range(4)] for b in range(5)], dtype=torch.float64)
+    p_y = (seen.p_z * p_y_z).sum(1, keepdim=True)
+    for got, want in ((seen.p_z, f.softmax(-1)), (seen.p_y_z, p_y_z), (seen.p_z_y, seen.p_z * p_y_z / p_y), (seen.r, (p_y_z / p_y - 1) * seen.p_z),
+                      (seen.ru, torch.log(p_y_z / p_y_z[:, :1])), (seen.log_p_y_x, p_y[:, 0].log())):
+        assert (got - want).abs().max() < 1e-12 and not got.requires_grad
+
+
+def test_vocabulary_is_mixed_by_brute_force():
+    g = torch.Generator().manual_seed(0)
+    prior, each = torch.randn(4, generator=g).log_softmax(-1), torch.randn(4, 2, 6, generator=g).log_softmax(-1)
+    got = marginal_vocabulary(prior, each).exp()
+    for j in range(2):
+        for v in range(6): assert abs(got[j, v].item() - sum(prior[k].exp() * each[k, j, v].exp() for k in range(4)).item()) < 1e-6
+
+
+def test_push_is_a_step_of_gradient_ascent():
+    f, likelihood = [1.0, -0.5, 2.0], [0.2, 0.9, 0.1]
+    p = push(f, likelihood, rate=0.7)
+    t = torch.tensor(f, dtype=torch.float64, requires_grad=True)
+    value = torch.log((t.softmax(0) * torch.tensor(likelihood, dtype=torch.float64)).sum())
+    value.backward()
+    assert np.allclose(p.after, np.array(f) + 0.7 * t.grad.numpy(), atol=1e-12) and np.allclose(p.r, t.grad.numpy(), atol=1e-12)
+    assert abs(p.p_y - value.exp().item()) < 1e-12 and np.allclose(p.ru, np.log(np.array(likelihood) / 0.2))
+    assert np.allclose(p.prior, t.softmax(0).detach()) and np.allclose(p.posterior, p.prior * likelihood / p.p_y)
+    assert np.allclose(push(f, likelihood).after, push(f, likelihood, 1.0).after)
+    assert np.isfinite(push(f, [0, 0, 0]).r).all() and push(f, [2, 2, 2]).p_y == pytest.approx(1)
+
+
+def test_push_is_drawn():
+    p = push([1.0, -0.5, 2.0], [0.2, 0.9, 0.1])
+    figure = draw_push(p)
+    scores, likely, belief, weight = figure.axes
+    arrows = [a for a in scores.texts if a.arrow_patch]
+    assert [(a.xy[1], a.xyann[1]) for a in arrows] == [(b, a) for a, b in zip(p.f, p.after)]
+    assert [b.get_height() for b in likely.patches] == [0.2, 0.9, 0.1] and [b.get_height() for b in weight.patches] == p.r.tolist()
+    assert [t.get_text() for t in weight.get_xticklabels()] == ["∅", "1", "2"]

@@ -1,0 +1,89 @@
+"""What test_distributed.py runs in two processes under torchrun: `processes.py OUT`. Each compares its share of the work with the whole, and writes what it found."""
+import json, sys
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from realm_nb.distributed import ShardedIndex, gather, mean_over_processes, rank, share, start, world
+from realm_nb.ict import ict_loss, ict_scores
+from realm_nb.marginal import MARGINALS, realm_loss
+from realm_nb.retrieval import MISSING, ExactIndex, FaissIndex, log_p_z
+from realm_nb.towers import Special, pair_sequence, query_sequence
+from test_ict import tiny_embedder
+
+
+def average(parameters) -> list[torch.Tensor]:
+    "Gradients averaged over processes, as data-parallel training does."
+    grads = [p.grad.clone() for p in parameters if p.grad is not None]
+    for g in grads: dist.all_reduce(g)
+    return [g / world() for g in grads]
+
+
+def difference(whole, parts, parameters) -> float:
+    "Largest difference in loss or gradient between `whole` and the mean of all processes' `parts`."
+    whole.backward()
+    want = [p.grad.clone() for p in parameters if p.grad is not None]
+    for p in parameters: p.grad = None
+    parts.backward()
+    gap = max((a - b).abs().max().item() for a, b in zip(average(parameters), want, strict=True))
+    return max(gap, abs(mean_over_processes(parts.item()) - whole.item()))
+
+
+def ict(separate: bool) -> float:
+    special, g = Special(0, 1, 2, 3), np.random.default_rng(0)
+    queries = [query_sequence(g.integers(4, 50, g.integers(3, 12)), special) for _ in range(8)]
+    documents = [pair_sequence(g.integers(4, 50, 2), g.integers(4, 50, g.integers(5, 30)), special, 64) for _ in range(8)]
+    one, two = tiny_embedder(50), tiny_embedder(50, 1) if separate else None
+    parameters = [p for e in (one, two) if e is not None for p in e.parameters()]
+    mine = share(8, rank(), world())
+    part = ict_scores(one, [queries[i] for i in mine], [documents[i] for i in mine], query_embedder=two, gather=gather)
+    assert part.shape == (4, 8)
+    return difference(ict_loss(ict_scores(one, queries, documents, query_embedder=two))[0], ict_loss(part, first=mine.start)[0], parameters)
+
+
+def realm(form: str) -> float:
+    g = torch.Generator().manual_seed(0)
+    x, z, y = torch.randn(5, 6, generator=g), torch.randn(5, 4, 6, generator=g), -torch.rand(5, 4, 3, generator=g)
+    w, there = torch.randn(6, 6, generator=g).requires_grad_(), torch.ones(5, 4, dtype=torch.bool)
+    real = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=torch.bool)
+    mine = slice(0, 2) if rank() == 0 else slice(2, 5)
+    loss = lambda s, masks=None: realm_loss(log_p_z(x[s] @ w, z[s], there[s]), y[s], real[s], form, masks)
+    return difference(loss(slice(None)), loss(mine, mean_over_processes(real[mine].sum().item())), [w])
+
+
+def uneven_gather() -> bool:
+    rows = torch.full((1 + 2 * rank(), 3), float(rank() + 1), requires_grad=True)
+    everyone = gather(rows)
+    (everyone * torch.arange(12.0).reshape(4, 3) * (rank() + 1)).sum().backward()
+    want = 3 * torch.arange(12.0).reshape(4, 3)[slice(0, 1) if rank() == 0 else slice(1, 4)]
+    return everyone.tolist() == [[1.0] * 3] + [[2.0] * 3] * 3 and torch.equal(rows.grad, want)
+
+
+def search() -> dict:
+    g = np.random.default_rng(0)
+    z = g.integers(-50, 50, (701, 16)).astype(np.float32)
+    x = np.random.default_rng(rank()).integers(-50, 50, (4 + 3 * rank(), 16)).astype(np.float32)
+    mine = share(701, rank(), world())
+    local, whole = z[mine.start : mine.stop], ExactIndex(z)
+    best = whole.search(x, 4)[1]
+    out = {}
+    for name, exclude in (("plain", None), ("excluded", [row[: i % 5] for i, row in enumerate(best)])):
+        want = whole.search(x, 9, exclude)
+        for kind, index in (("exact", ExactIndex(local, chunk=100)), ("flat", FaissIndex(local))):
+            got = ShardedIndex(index, mine.start).search(x, 9, exclude)
+            out[f"{kind} {name}"] = bool((got[0] == want[0]).all() and (got[1] == want[1]).all())
+    dry = ShardedIndex(FaissIndex(local, "IVF16,Flat"), mine.start).search(x, 400, best)
+    out["approximate"] = all(not set(row[row != MISSING]) & set(no) and len(set(row[row != MISSING])) == (row != MISSING).sum() for row, no in zip(dry[1], best)) and bool((dry[1] == MISSING).any())
+    few = ShardedIndex(ExactIndex(z[:2] if rank() == 0 else z[2:3]), 0 if rank() == 0 else 2).search(x, 5)
+    out["fewer than k"] = all(sorted(row) == [MISSING, MISSING, 0, 1, 2] for row in few[1].tolist())
+    out["no query here"] = ShardedIndex(ExactIndex(local), mine.start).search(x[: 4 * rank()], 3, best[: 4 * rank()])[1].tolist() == whole.search(x[: 4 * rank()], 3, best[: 4 * rank()])[1].tolist() if rank() else ShardedIndex(ExactIndex(local), mine.start).search(x[:0], 3, best[:0])[1].shape == (0, 3)
+    return out
+
+
+if __name__ == "__main__":
+    start()
+    found = {"world": world(), "ict": ict(False), "ict, two towers": ict(True), **{f"realm, {f}": realm(f) for f in MARGINALS}, "uneven gather": uneven_gather(), **search()}
+    (Path(sys.argv[1]) / f"{rank()}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
