@@ -1,7 +1,7 @@
 # `make` alone lists what can be done.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup hooks export readme clean-notebooks check notebooks pytest test smoke train clean
+.PHONY: help setup hooks export readme clean-notebooks check notebooks pytest test smoke train bench clean
 
 PYTHON ?= python
 WORKERS ?= 2
@@ -52,6 +52,9 @@ smoke:  ## every stage in about a minute, nothing learnt (ARGS="--run runs/mine"
 
 train:  ## the main job: the quick recipe, on real Wikipedia text (ARGS="--seed 1")
 	$(PYTHON) -m realm_nb.train$(RUN)
+
+bench:  ## throughput of taggers and masking on the real dump (minutes)
+	$(PYTHON) benchmarks/masking.py --corpus wiki-dump $(ARGS)
 
 clean:  ## remove caches and builds; runs/ and downloads stay
 	rm -rf build dist _docs _proc .pytest_cache .hypothesis .benchmarks

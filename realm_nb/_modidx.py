@@ -336,6 +336,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'realm_nb.retrieval.padding_waste': ('retrieval.html#padding_waste', 'realm_nb/retrieval.py'),
                                     'realm_nb.retrieval.plane': ('retrieval.html#plane', 'realm_nb/retrieval.py'),
                                     'realm_nb.retrieval.recall': ('retrieval.html#recall', 'realm_nb/retrieval.py'),
+                                    'realm_nb.retrieval.rectangle': ('retrieval.html#rectangle', 'realm_nb/retrieval.py'),
                                     'realm_nb.retrieval.save_index': ('retrieval.html#save_index', 'realm_nb/retrieval.py'),
                                     'realm_nb.retrieval.with_null': ('retrieval.html#with_null', 'realm_nb/retrieval.py'),
                                     'realm_nb.retrieval.without': ('retrieval.html#without', 'realm_nb/retrieval.py')},

@@ -161,6 +161,9 @@ class MaskConfig:
     tagger: str = "spacy"                # spacy, rule, or the path or name of a spaCy pipeline
     policy: str = "salient"              # salient, span or random
     max_pieces: int = 96                 # word pieces of a masked sentence
+    same_budget: bool = False            # let span and random hide as many pieces as salient would: for fair ablations
+    exclude_copies: bool = True          # keep blocks that repeat the sentence from its candidates, not only its own
+    processes: int = 1                   # tagger processes
 
 
 @dataclass

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from .core import cli
 from .ict import ict_loss
-from .retrieval import MISSING, ExactIndex, without
+from .retrieval import MISSING, ExactIndex, rectangle, without
 
 # %% ../nbs/65_distributed.ipynb #004
 def start() -> tuple[int, int]:
@@ -90,9 +90,10 @@ class ShardedIndex:
 
     def banned(self, exclude) -> list:
         "Everyone's excluded ids as numbers in this share, one array a query."
-        widest = max(sizes(max(map(len, exclude), default=0), self.device)) if world() > 1 else max(map(len, exclude), default=0)
+        mine = rectangle(exclude)
+        widest = max(sizes(mine.shape[1], self.device)) if world() > 1 else mine.shape[1]
         table = torch.full((len(exclude), widest), MISSING)
-        for row, ids in zip(table, exclude): row[: len(ids)] = torch.as_tensor(list(ids), dtype=torch.long)
+        table[:, : mine.shape[1]] = torch.from_numpy(mine)
         local = gather(table.to(self.device)).cpu().numpy() - self.first
         return [row[(row >= 0) & (row < len(self.local))] for row in local]
 

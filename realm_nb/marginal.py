@@ -96,7 +96,7 @@ class Push(NamedTuple):
 def push(f, likelihood, rate: float = 1.0) -> Push:
     "One step of size `rate` up the gradient of log p(y|x), for scores f(x,z) [K] and p(y|z,x) [K], ∅ first."
     f, likelihood = np.asarray(f, dtype=np.float64), np.clip(np.asarray(likelihood, dtype=np.float64), 1e-12, 1.0)
-    seen = inspection(torch.tensor(f)[None].log_softmax(-1), torch.tensor(likelihood).log()[None, :, None], torch.ones(1, 1, dtype=torch.bool))
+    seen = inspection(torch.tensor(f)[None].log_softmax(1), torch.tensor(likelihood).log()[None, :, None], torch.ones(1, 1, dtype=torch.bool))
     prior, posterior, r, ru = (v[0].numpy() for v in (seen.p_z, seen.p_z_y, seen.r, seen.ru))
     return Push(f, f + rate * r, prior, likelihood, posterior, r, ru, seen.log_p_y_x.exp().item())
 

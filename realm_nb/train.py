@@ -18,7 +18,7 @@ from .core import (RECIPES, Config, Run, UserError, atomic_path, autocast, cache
                            seed_everything, set_field, settings, sha256)
 from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_corpus, tiny_tokenizer, tokenizer_digest
 from .evaluate import compare, measure
-from .examples import Masker, batch_ids, held_out_blocks, split_sentences
+from .examples import Copies, Masker, batch_ids, held_out_blocks, split_sentences
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
 from .loop import fit, load_checkpoint, step_folders
 from .masking import SpanTable, make_tagger, tag_store
@@ -74,7 +74,7 @@ def prepare_spans(config: Config, store: TokenStore) -> SpanTable:
     "The salient spans of `store`, tagged on first use."
     tagger = make_tagger(config.mask.tagger)
     folder = store.folder.parent / f"spans-{tagger.name}-{config.mask.max_pieces}"
-    if not folder.exists(): tag_store(store, tagger, config.mask.max_pieces, cache=cache_home() / "tags").save(folder)
+    if not folder.exists(): tag_store(store, tagger, config.mask.max_pieces, processes=config.mask.processes, cache=cache_home() / "tags").save(folder)
     return SpanTable.load(folder)
 
 # %% ../nbs/97_train.ipynb #006
@@ -102,7 +102,9 @@ class Parts:
     def spans(self): return prepare_spans(self.config, self.store)
 
     @functools.cached_property
-    def masker(self): return Masker(self.store, self.spans, self.special.mask, self.config.mask.policy, self.config.mask.max_pieces, self.config.seed)
+    def masker(self):
+        m = self.config.mask
+        return Masker(self.store, self.spans, self.special.mask, m.policy, m.max_pieces, self.config.seed, m.same_budget, Copies(self.store) if m.exclude_copies else None)
 
     @functools.cached_property
     def held(self): return held_out_blocks(self.store, self.config.corpus.held_out, self.config.seed)
