@@ -176,6 +176,8 @@ class ModelConfig:
     dim: int = 128                       # size of an embedding
     dropout: float = 0.1
     scaled: bool = False                 # divide scores by sqrt(dim); the paper does not
+    shared: bool = True                  # one Embedder for sentences and documents; false gives sentences one of their own
+    learned_null: bool = False           # score the null document by a learned vector, not by the Embedder's of nothing
     pointer: bool = False                # let the Encoder also copy from its evidence: for small bases without an MLM head
 
 # %% ../nbs/00_core.ipynb #020
@@ -211,6 +213,8 @@ class PretrainConfig:
     refresh_every: int = 500             # steps between two versions of the index
     marginal: str = "token"              # token (the original code) or sequence (the paper)
     retrieval: str = "trained"           # trained, frozen (Embedder fixed) or random (candidates drawn blindly)
+    index: str = "exact"                 # exact, or a FAISS factory string: Flat, SQfp16, IVF256,Flat, HNSW32, PQ16 …
+    index_options: str = ""              # FAISS search settings, such as nprobe=16
     save_every: int = 50                 # steps between two checkpoints
 
 

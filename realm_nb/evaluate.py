@@ -27,7 +27,7 @@ def predict(realm: Realm, examples, ids: np.ndarray, log_p_z: torch.Tensor):
         if mixture is None: mixture = torch.zeros(int(real.sum()), log_p.shape[1], device=realm.device)
         mixture.index_add_(0, place[b, j], log_p_z[b, k].exp().unsqueeze(1) * log_p.exp())
         log_p_y_z[b, k, j] = log_p.gather(1, y[b, j].unsqueeze(1)).squeeze(1)
-        null = torch.from_numpy(ids[b.cpu(), k.cpu()] == MISSING).to(b.device)
+        null = torch.from_numpy(ids[b.cpu().numpy(), k.cpu().numpy()] == MISSING).to(b.device)
         said_null[b[null], j[null]] = log_p[null].argmax(-1)
     said = torch.zeros_like(y)
     said[real] = mixture.argmax(-1)

@@ -19,7 +19,7 @@ from .corpus import TokenStore
 from .ict import ict_batch, ict_blocks, ict_loss, ict_scores
 from .marginal import document_reward, realm_loss, retrieval_utility, sequence_log_p
 from .examples import Example, Masker, batch_ids
-from .retrieval import MISSING, document_sequence, embed_store, log_p_z, with_null
+from .retrieval import MISSING, embed_candidates, embed_store, log_p_z, with_null
 from .towers import NULL, Special, Towers, by_length, embed_all, pad, pair_sequence, query_sequence
 
 # %% ../nbs/70_pretrain.ipynb #005
@@ -53,11 +53,14 @@ class Realm:
     @property
     def device(self): return next(self.towers.parameters()).device
 
-    def embed(self, sequences) -> torch.Tensor:
-        "Embeddings float32 [n, D], with gradient if it is enabled."
-        with autocast(self.device, self.dtype): return embed_all(self.towers.embedder, sequences, self.pieces)
+    def embed_queries(self, examples) -> torch.Tensor:
+        "Embeddings float32 [n, D] of masked sentences, with gradient if it is enabled."
+        with autocast(self.device, self.dtype): return embed_all(self.towers.query_embedder, [query_sequence(e.x, self.special, self.query_limit) for e in examples], self.pieces)
 
-    def embed_queries(self, examples) -> torch.Tensor: return self.embed([query_sequence(e.x, self.special, self.query_limit) for e in examples])
+    def embed_blocks(self, ids: np.ndarray) -> torch.Tensor:
+        "Embeddings float32 [*ids.shape, D] of blocks and ∅ (`MISSING`), each distinct one embedded once."
+        embedder = self.towers.embedder
+        with autocast(self.device, self.dtype): return embed_candidates(embedder, self.store, ids, self.special, self.limit, embedder.null, self.pieces)
 
     def build_index(self, bar: bool = True) -> np.ndarray:
         "Embeddings of every block by the current Embedder."
@@ -77,7 +80,7 @@ def present(ids: np.ndarray) -> torch.Tensor:
 @torch.no_grad()
 def candidates(realm: Realm, examples: list[Example], index, k: int) -> tuple[np.ndarray, torch.Tensor]:
     "Block ids int64 [B, k], ∅ (`MISSING`) first, then the best k - 1 that each example does not exclude; and log p(z|x) [B, k] as the index has it."
-    x, null = realm.embed_queries(examples), realm.embed([document_sequence(realm.store, MISSING, realm.special)])
+    x, null = realm.embed_queries(examples), realm.embed_blocks(np.array([MISSING]))
     scores, ids = index.search(x.cpu().numpy(), k - 1, [e.exclude for e in examples])
     ids = with_null(ids)
     scores = torch.cat([x @ null.T, torch.from_numpy(scores).to(x.device)], dim=1) * realm.scale
@@ -91,11 +94,7 @@ def random_candidates(n_blocks: int, examples: list[Example], k: int, g: np.rand
 # %% ../nbs/70_pretrain.ipynb #014
 def score_candidates(realm: Realm, examples: list[Example], ids: np.ndarray) -> torch.Tensor:
     "Log p(z|x) [B, K] of the candidate blocks `ids` [B, K], with gradient to the Embedder."
-    distinct, where = np.unique(ids, return_inverse=True)
-    documents = [document_sequence(realm.store, int(b), realm.special, realm.limit) for b in distinct]
-    rows = realm.embed([query_sequence(e.x, realm.special, realm.query_limit) for e in examples] + documents)
-    z = rows[len(examples):][torch.from_numpy(where.reshape(ids.shape)).to(rows.device)]
-    return log_p_z(rows[: len(examples)], z, present(ids).to(rows.device), realm.scale)
+    return log_p_z(realm.embed_queries(examples), realm.embed_blocks(ids), present(ids).to(realm.device), realm.scale)
 
 # %% ../nbs/70_pretrain.ipynb #017
 def joined(realm: Realm, examples: list[Example], ids: np.ndarray) -> tuple[list, list]:

@@ -114,14 +114,15 @@ POOLINGS = ("cls", "mean")
 
 
 class Embedder(nn.Module):
-    "Sequences to vectors [n, D]. `pooling`: `cls` (the paper) or `mean` (sentence-transformers bases)."
+    "Sequences to vectors [n, D]. `pooling`: `cls` (the paper) or `mean` (sentence-transformers bases). `learned_null`: hold a vector `null` [D] for ∅."
 
-    def __init__(self, bert, dim: int = 128, pooling: str = "cls"):
+    def __init__(self, bert, dim: int = 128, pooling: str = "cls", learned_null: bool = False):
         super().__init__()
         if pooling not in POOLINGS: raise UserError(f"unknown pooling {pooling!r}{nearest(pooling, POOLINGS)}")
         self.bert, self.pooling = bert, pooling
         self.dense = nn.Linear(bert.config.hidden_size, dim)
         self.norm = nn.LayerNorm(dim)
+        self.null = nn.Parameter(torch.zeros(dim)) if learned_null else None
         nn.init.normal_(self.dense.weight, std=bert.config.hidden_size**-0.5)
         nn.init.zeros_(self.dense.bias)
 
@@ -205,18 +206,30 @@ def fresh_head(model):
 
 # %% ../nbs/30_towers.ipynb #028
 class Towers(nn.Module):
-    "The Embedder (shared by queries and documents) and the Encoder, with what is needed to rebuild them."
+    "The Embedder of documents (and of queries, unless they have their own) and the Encoder, with what is needed to rebuild them."
 
-    def __init__(self, embedder: Embedder, encoder: Encoder, has_head: bool = True):
+    def __init__(self, embedder: Embedder, encoder: Encoder, has_head: bool = True, own: Embedder | None = None):
         super().__init__()
-        self.embedder, self.encoder, self.has_head = embedder, encoder, has_head
+        self.embedder, self.encoder, self.has_head, self.own = embedder, encoder, has_head, own
+
+    @property
+    def query_embedder(self) -> Embedder: return self.own or self.embedder
+
+    @property
+    def embedders(self) -> nn.ModuleList: return nn.ModuleList([self.embedder] + ([self.own] if self.own else []))
 
     @classmethod
-    def from_base(cls, path, layers: int = 0, embedder_layers: int = 0, dim: int = 128, pooling: str = "cls", dropout: float = 0.1, pointer: bool = False):
+    def from_base(cls, path, layers: int = 0, embedder_layers: int = 0, dim: int = 128, pooling: str = "cls", dropout: float = 0.1, pointer: bool = False,
+                  shared: bool = True, learned_null: bool = False):
         "Both towers from one base, each with a copy of its own."
         bert, has_head = load_bert(path, layers, dropout)
         other, _ = load_bert(path, embedder_layers, dropout)
-        return cls(Embedder(other.bert, dim, pooling), Encoder(bert if has_head else fresh_head(bert), pointer), has_head)
+        embedder = Embedder(other.bert, dim, pooling, learned_null)
+        own = None
+        if not shared:
+            own = Embedder(load_bert(path, embedder_layers, dropout)[0].bert, dim, pooling)
+            own.dense.load_state_dict(embedder.dense.state_dict())              # the same map at first, so that the two start out comparable
+        return cls(embedder, Encoder(bert if has_head else fresh_head(bert), pointer), has_head, own)
 
     def save(self, folder):
         "Write `towers.safetensors` and `towers.json` into an existing `folder`."
@@ -225,7 +238,8 @@ class Towers(nn.Module):
         write_json(Path(folder) / "towers.json", {
             "encoder": self.encoder.model.config.to_dict(), "embedder": self.embedder.bert.config.to_dict(),
             "dim": self.embedder.dense.out_features, "pooling": self.embedder.pooling,
-            "pointer": self.encoder.pointer is not None, "has_head": self.has_head})
+            "pointer": self.encoder.pointer is not None, "has_head": self.has_head,
+            "learned_null": self.embedder.null is not None, "shared": self.own is None})
 
     @classmethod
     def load(cls, folder, device="cpu"):
@@ -235,8 +249,9 @@ class Towers(nn.Module):
         try: meta = json.loads((folder / "towers.json").read_text())
         except (OSError, ValueError): raise UserError(f"{folder} holds no readable towers.json; point to a folder like runs/NAME/checkpoints/pretrain/step_N") from None
         config = {k: BertConfig(**meta[k], attn_implementation="eager") for k in ("encoder", "embedder")}
-        towers = cls(Embedder(BertModel(config["embedder"], add_pooling_layer=False), meta["dim"], meta["pooling"]),
-                     Encoder(BertForMaskedLM(config["encoder"]), meta["pointer"]), meta["has_head"])
+        embedder = lambda null: Embedder(BertModel(config["embedder"], add_pooling_layer=False), meta["dim"], meta["pooling"], null)
+        towers = cls(embedder(meta.get("learned_null", False)), Encoder(BertForMaskedLM(config["encoder"]), meta["pointer"]), meta["has_head"],
+                     None if meta.get("shared", True) else embedder(False))
         towers.load_weights(folder)
         return towers.to(device)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STAGES', 'SHORT', 'file_state', 'scratch_base', 'base_folder', 'prepare_corpus', 'prepare_spans', 'Parts',
            'stage_corpus', 'stage_mask', 'start_from', 'held_examples', 'reading_accuracy', 'stage_warmup', 'stage_ict',
-           'stage_pretrain', 'stage_evaluate', 'run_facts', 'Parser', 'parse', 'check', 'main', 'brief']
+           'make_index', 'stage_pretrain', 'stage_evaluate', 'run_facts', 'Parser', 'parse', 'check', 'main', 'brief']
 
 # %% ../nbs/97_train.ipynb #002
 import argparse, functools, resource, shutil, sys, time
@@ -25,7 +25,7 @@ from .masking import SpanTable, make_tagger, tag_store
 from .pretrain import RETRIEVALS, Realm, candidates, random_candidates, realm_step, warmup_batch, warmup_step
 from .refresh import IndexStore, Refresher, embedder_digest
 from .report import inspect, showcase, table, write_report
-from .retrieval import ExactIndex, document_sequence
+from .retrieval import ExactIndex, FaissIndex, document_sequence, new_faiss
 from .sources import fetch, registry
 from .towers import Special, Towers, embed_all, hush
 
@@ -121,10 +121,11 @@ class Parts:
         "Both towers from the base, on the device."
         m = self.config.model
         seed_everything(self.config.seed)
-        towers = Towers.from_base(self.base, m.layers, m.embedder_layers, m.dim, m.pooling, m.dropout, m.pointer)
+        towers = Towers.from_base(self.base, m.layers, m.embedder_layers, m.dim, m.pooling, m.dropout, m.pointer, m.shared, m.learned_null)
         if not towers.has_head: towers.encoder.start_bias(self.store.piece_counts(len(self.tokenizer)))
         sample = [document_sequence(self.store, int(b), self.special, self.config.corpus.limit) for b in rng(self.config.seed, "projection").permutation(len(self.store))[:1000]]
         with torch.no_grad(): towers.embedder.start_projection(embed_all(towers.embedder.pool, sample, device="cpu"))
+        if towers.own: towers.own.dense.load_state_dict(towers.embedder.dense.state_dict())
         return towers.to(self.device)
 
     def realm(self, towers) -> Realm:
@@ -181,26 +182,36 @@ def stage_warmup(p: Parts) -> dict:
 
 # %% ../nbs/97_train.ipynb #009
 def stage_ict(p: Parts) -> dict:
-    "Inverse cloze task; measures recall of the own block among up to 500 training blocks."
+    "Inverse cloze task; measures recall of the own block among all blocks, for up to 500 training blocks. Leaves the first version of the index."
     c, limit = p.config.ict, p.config.corpus.limit
     start_from(p, "warmup")
     blocks = ict_blocks(p.store, p.held)
     batch = min(c.batch, len(blocks))
     if batch < 2: raise UserError(f"the corpus {p.config.corpus.source} has {len(blocks)} blocks of two sentences or more; ICT needs at least 2: give a larger corpus, or a larger --corpus.limit")
     sample = rng(p.config.seed, "ict recall").permutation(blocks)[:500]
-    recall = lambda: ict_recall(p.towers.embedder.eval(), p.store, sample, p.special, query_limit=p.config.mask.max_pieces, limit=limit)
-    before = recall() if not step_folders(p.run.checkpoints / "ict") else None
+    def recall():
+        vectors = p.realm(p.towers.eval()).build_index()
+        return vectors, ict_recall(p.towers.embedder, p.store, sample, p.special, query_limit=p.config.mask.max_pieces, limit=limit, among=vectors, query_embedder=p.towers.own)
+
 
     def loss_of(step):
         pairs = batch_ids(blocks, step, batch, p.config.seed, "ict")
         with autocast(p.device, p.dtype):
-            scores = ict_scores(p.towers.embedder, *ict_batch(p.store, [b for b, _ in pairs], p.special, step, p.config.seed, c.removal, p.config.mask.max_pieces, limit), p.config.model.scaled)
+            scores = ict_scores(p.towers.embedder, *ict_batch(p.store, [b for b, _ in pairs], p.special, step, p.config.seed, c.removal, p.config.mask.max_pieces, limit), p.config.model.scaled, p.towers.own)
         return ict_loss(scores.float())
 
-    fit(p.run, "ict", p.towers, {"embedder": (p.towers.embedder, c.lr)}, loss_of, c.steps, max(1, c.steps // 10), p.config.pretrain.save_every, seed=p.config.seed)
-    return {"before": before, "after": recall(), "among": len(sample)}
+    fit(p.run, "ict", p.towers, {"embedder": (p.towers.embedders, c.lr)}, loss_of, c.steps, max(1, c.steps // 10), p.config.pretrain.save_every, seed=p.config.seed)
+    vectors, after = recall()
+    IndexStore(p.run.index).publish(0, vectors, embedder_digest(p.towers.embedders))
+    return {"recall": after, "sentences": len(sample), "among": len(p.store)}
 
 # %% ../nbs/97_train.ipynb #010
+def make_index(p: Parts, embeddings):
+    "The search back end of the settings over `embeddings`."
+    c = p.config.pretrain
+    return ExactIndex(embeddings, p.device) if c.index == "exact" else FaissIndex(embeddings, c.index, c.index_options)
+
+
 def stage_pretrain(p: Parts) -> dict:
     "REALM pre-training, with a refreshed index."
     c, train = p.config.pretrain, p.sentences[0]
@@ -208,11 +219,11 @@ def stage_pretrain(p: Parts) -> dict:
     start_from(p, "ict", "warmup")
     realm = p.realm(p.towers)
     store = IndexStore(p.run.index)
-    refresher = Refresher(store, realm.build_index, lambda: embedder_digest(p.towers.embedder), c.refresh_every, "never" if c.retrieval == "frozen" else c.refresh)
+    refresher = Refresher(store, realm.build_index, lambda: embedder_digest(p.towers.embedders), c.refresh_every, "never" if c.retrieval == "frozen" else c.refresh)
     index = {}
 
     def between(step):
-        if refresher.before(step): index["now"] = ExactIndex(np.array(refresher.embeddings), p.device)
+        if refresher.before(step): index["now"] = make_index(p, np.array(refresher.embeddings))
 
     def loss_of(step):
         examples = [p.masker(*pair) for pair in batch_ids(train, step, c.batch, p.config.seed, "pretrain")]
@@ -222,11 +233,11 @@ def stage_pretrain(p: Parts) -> dict:
         return loss, {**figures, "stale": refresher.staleness(step)}
 
     parts = {"encoder": (p.towers.encoder, c.lr_encoder)}
-    if c.retrieval != "frozen": parts["embedder"] = (p.towers.embedder, c.lr_embedder)
-    p.towers.embedder.requires_grad_(c.retrieval != "frozen")
+    if c.retrieval != "frozen": parts["embedder"] = (p.towers.embedders, c.lr_embedder)
+    p.towers.embedders.requires_grad_(c.retrieval != "frozen")
     between(0) if not store.versions() else None
     fit(p.run, "pretrain", p.towers, parts, loss_of, c.steps, max(1, c.steps // 10), c.save_every, between, seed=p.config.seed)
-    store.publish(c.steps, realm.build_index(), embedder_digest(p.towers.embedder))
+    store.publish(c.steps, realm.build_index(), embedder_digest(p.towers.embedders))
     last = p.run.metrics.of("pretrain")[-max(1, c.steps // 5):]
     return {k: float(np.mean([m[k] for m in last])) for k in ("loss", "ru", "p_null", "hit")}
 
@@ -238,7 +249,7 @@ def stage_evaluate(p: Parts) -> dict:
     for name, stages, version in (("before", ("ict", "warmup"), 0), ("after", ("pretrain",), p.config.pretrain.steps)):
         start_from(p, *stages)
         realm = p.realm(p.towers.eval())
-        found[name] = measure(realm, p.masker, examples, ExactIndex(np.array(store.load(version)), p.device), k, desc=name)
+        found[name] = measure(realm, p.masker, examples, make_index(p, np.array(store.load(version))), k, desc=name)
         shown[name] = [inspect(realm, p.masker, x, ids) for x, ids in zip(examples[: e.showcase], found[name]["ids"])]
     rows = compare(found["before"], found["after"], e.resamples)
     pages = []
@@ -259,7 +270,7 @@ def run_facts(p: Parts, n: int) -> dict[str, str]:
              "base": f"{c.model.base}, Encoder {p.towers.encoder.model.config.num_hidden_layers} layers, Embedder {p.towers.embedder.bert.config.num_hidden_layers}" + (", pointer" if c.model.pointer else ""),
              "held-out spans": f"{n:,}, from blocks that no stage took a sentence from"}
     if warm and "reading" in warm: facts["reading after the warm-up"] = f"{warm['reading']['own_block']:.1%} exact with the own block, {warm['reading']['null']:.1%} with ∅"
-    if ict: facts["ICT recall"] = " · ".join(f"{k} {ict['after'][k]:.1%}" for k in ict["after"]) + f" among {ict['among']}"
+    if ict: facts["ICT, own block of a removed sentence"] = " · ".join(f"{k} {v:.1%}" for k, v in ict["recall"].items()) + f" among {ict['among']:,}"
     return facts
 
 # %% ../nbs/97_train.ipynb #014
@@ -308,6 +319,7 @@ def check(config: Config):
                 "pretrain.refresh_every": 1, "evaluate.examples": 1, "evaluate.resamples": 1, "model.dim": 1}
     for name, value in values.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value < at_least.get(name, 0): raise UserError(f"--{name} must be at least {at_least.get(name, 0)}, not {value}")
+    if config.pretrain.index != "exact": new_faiss(config.model.dim, config.pretrain.index)
     if not 0 < config.corpus.held_out < 1: raise UserError(f"--corpus.held_out must lie between 0 and 1, not {config.corpus.held_out}")
     if config.warmup.own + config.warmup.nothing > 1: raise UserError("--warmup.own and --warmup.nothing are shares and must not add up to more than 1")
     if config.corpus.limit + config.mask.max_pieces > 510: raise UserError(f"--corpus.limit {config.corpus.limit} and --mask.max_pieces {config.mask.max_pieces} must not add up to more than 510, a BERT's length")
