@@ -161,6 +161,7 @@ class MaskConfig:
     tagger: str = "spacy"                # spacy, rule, or the path or name of a spaCy pipeline
     policy: str = "salient"              # salient, span or random
     max_pieces: int = 96                 # word pieces of a masked sentence
+    recurring: bool = False              # pre-train only on spans that stand in another block too: for small corpora
     same_budget: bool = False            # let span and random hide as many pieces as salient would: for fair ablations
     exclude_copies: bool = True          # keep blocks that repeat the sentence from its candidates, not only its own
     processes: int = 1                   # tagger processes
@@ -356,12 +357,12 @@ def quick() -> Config:
     return Config(
         recipe="quick",
         corpus=CorpusConfig(limit=72, max_pieces_per_document=3000),
-        mask=MaskConfig(max_pieces=48),
-        model=ModelConfig(layers=3, embedder_layers=2, pooling="mean", dropout=0.0, scaled=True, pointer=True),
-        warmup=WarmupConfig(steps=120, batch=16, lr=5e-4, own=0.5, nothing=0.2, extra_masks=0.15),
+        mask=MaskConfig(max_pieces=48, recurring=True),
+        model=ModelConfig(layers=3, embedder_layers=2, pooling="mean", dropout=0.0, scaled=True, learned_null=True, pointer=True),
+        warmup=WarmupConfig(steps=100, batch=16, lr=5e-4, own=0.5, nothing=0.2, extra_masks=0.15),
         ict=IctConfig(steps=30, batch=32, lr=1e-4),
-        pretrain=PretrainConfig(steps=60, batch=8, candidates=5, lr_embedder=1e-4, lr_encoder=2e-4, refresh_every=30, save_every=20),
-        evaluate=EvaluateConfig(examples=600),
+        pretrain=PretrainConfig(steps=100, batch=8, candidates=5, lr_embedder=1e-4, lr_encoder=3e-4, refresh_every=50, save_every=25),
+        evaluate=EvaluateConfig(examples=560),
     )
 
 

@@ -22,7 +22,7 @@ from .examples import Copies, Masker, batch_ids, held_out_blocks, split_sentence
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
 from .loop import fit, load_checkpoint, step_folders
 from .masking import SpanTable, make_tagger, tag_store
-from .pretrain import RETRIEVALS, Realm, candidates, random_candidates, realm_step, warmup_batch, warmup_step
+from .pretrain import RETRIEVALS, Realm, candidates, random_candidates, realm_step, recurring, start_null, warmup_batch, warmup_step
 from .refresh import IndexStore, Refresher, embedder_digest
 from .report import inspect, showcase, table, write_report
 from .retrieval import ExactIndex, FaissIndex, document_sequence, new_faiss
@@ -105,6 +105,15 @@ class Parts:
     def masker(self):
         m = self.config.mask
         return Masker(self.store, self.spans, self.special.mask, m.policy, m.max_pieces, self.config.seed, m.same_budget, Copies(self.store) if m.exclude_copies else None)
+
+    @functools.cached_property
+    def train_masker(self):
+        "The masker of REALM's own training: with `mask.recurring`, only spans that stand in another block too."
+        if not self.config.mask.recurring: return self.masker
+        m, s = self.masker, self.spans
+        keep = recurring(self.store, s)
+        spans = SpanTable(np.stack([s.sentence, s.start, s.end, s.label])[:, keep], s.labels, s.report)
+        return Masker(self.store, spans, m.mask_id, m.policy, m.max_pieces, m.seed, m.same_budget, m.copies)
 
     @functools.cached_property
     def held(self): return held_out_blocks(self.store, self.config.corpus.held_out, self.config.seed)
@@ -214,7 +223,8 @@ def make_index(p: Parts, embeddings):
 
 def stage_pretrain(p: Parts) -> dict:
     "REALM pre-training, with a refreshed index."
-    c, train = p.config.pretrain, p.sentences[0]
+    c, (train, _) = p.config.pretrain, split_sentences(p.train_masker, p.held)
+    if not len(train): raise UserError(f"no name or date of {p.config.corpus.source} stands in two blocks; give a larger corpus, or --mask.recurring false")
     if c.retrieval not in RETRIEVALS: raise UserError(f"unknown retrieval {c.retrieval!r}{nearest(c.retrieval, RETRIEVALS)}")
     start_from(p, "ict", "warmup")
     realm = p.realm(p.towers)
@@ -226,16 +236,18 @@ def stage_pretrain(p: Parts) -> dict:
         if refresher.before(step): index["now"] = make_index(p, np.array(refresher.embeddings))
 
     def loss_of(step):
-        examples = [p.masker(*pair) for pair in batch_ids(train, step, c.batch, p.config.seed, "pretrain")]
+        examples = [p.train_masker(*pair) for pair in batch_ids(train, step, c.batch, p.config.seed, "pretrain")]
         if c.retrieval == "random": ids = random_candidates(len(p.store), examples, c.candidates, rng(p.config.seed, "blind", step))
         else: ids, _ = candidates(realm, examples, index["now"], c.candidates)
-        loss, figures = realm_step(realm, p.masker, examples, ids, c.marginal)
+        loss, figures = realm_step(realm, p.train_masker, examples, ids, c.marginal)
         return loss, {**figures, "stale": refresher.staleness(step)}
 
     parts = {"encoder": (p.towers.encoder, c.lr_encoder)}
     if c.retrieval != "frozen": parts["embedder"] = (p.towers.embedders, c.lr_embedder)
     p.towers.embedders.requires_grad_(c.retrieval != "frozen")
-    between(0) if not store.versions() else None
+    if p.towers.embedder.null is not None and not step_folders(p.run.checkpoints / "pretrain"):
+        between(0)
+        start_null(realm, [p.train_masker(s) for s in train[:256]], index["now"], c.candidates)
     fit(p.run, "pretrain", p.towers, parts, loss_of, c.steps, max(1, c.steps // 10), c.save_every, between, seed=p.config.seed)
     store.publish(c.steps, realm.build_index(), embedder_digest(p.towers.embedders))
     last = p.run.metrics.of("pretrain")[-max(1, c.steps // 5):]
