@@ -23,10 +23,10 @@ SLICE = ["HNSW32 efSearch=64"]
 def make_real(folder: Path, store, base, queries=256):
     "Embeddings of a real store by `base`'s Embedder, and of some of its sentences; each sentence's own block is excluded."
     from realm_nb.corpus import TokenStore, load_tokenizer
-    from realm_nb.towers import Special, Towers, embed_all, query_sequence
+    from realm_nb.towers import Special, Towers, towers_from_base, embed_all, query_sequence
     store, special = TokenStore.open(store), Special.of(load_tokenizer(base))
     torch.manual_seed(0)
-    embedder = (Towers.load(base) if (Path(base) / "towers.json").exists() else Towers.from_base(base, 3, 2, 128, "mean", 0.0, True)).embedder.eval()
+    embedder = (Towers.load(base) if (Path(base) / "towers.json").exists() else towers_from_base(base, 3, 2, 128, "mean", 0.0, True)).embedder.eval()
     np.save(folder / "embeddings.npy", embed_store(embedder, store, special, store.limit))
     sentences = rng(0, "queries").permutation(store.n_sentences)[:queries]
     with torch.no_grad(): np.save(folder / "queries.npy", embed_all(embedder, [query_sequence(store.sentence(s), special) for s in sentences]).numpy())

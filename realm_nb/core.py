@@ -218,7 +218,7 @@ class PretrainConfig:
     index_options: str = ""              # FAISS search settings, such as nprobe=16
     save_every: int = 50                 # steps between two checkpoints
 
-
+# %% ../nbs/00_core.ipynb #021
 @dataclass
 class EvaluateConfig:
     "What is measured, before and after."
@@ -244,7 +244,7 @@ class Config:
 
     def to_dict(self) -> dict: return dataclasses.asdict(self)
 
-# %% ../nbs/00_core.ipynb #022
+# %% ../nbs/00_core.ipynb #023
 def settings(config) -> dict:
     "`{dotted name: value}` of every field, in order."
     out = {}
@@ -268,7 +268,7 @@ def set_field(config, name: str, text: str):
     except (ValueError, KeyError): raise UserError(f"--{name} takes {'true or false' if kind is bool else {'int': 'a whole number', 'float': 'a number'}[kind.__name__]}, not {text!r}") from None
     setattr(config, last, value)
 
-# %% ../nbs/00_core.ipynb #025
+# %% ../nbs/00_core.ipynb #026
 class Metrics:
     "A file of one JSON line for each step of each stage."
 
@@ -294,7 +294,7 @@ class Metrics:
         keep = [m for m in self.all() if m["stage"] != stage or m["step"] <= after]
         if self.path.exists(): write_text(self.path, "".join(json.dumps(m) + "\n" for m in keep))
 
-# %% ../nbs/00_core.ipynb #027
+# %% ../nbs/00_core.ipynb #028
 class Run:
     "A run's folder. `Run(folder)` makes it, or opens it."
 
@@ -341,7 +341,7 @@ def load_config(path) -> Config:
         setattr(config, f.name, type(value)(**raw[f.name]) if is_dataclass(value) else raw[f.name])
     return config
 
-# %% ../nbs/00_core.ipynb #030
+# %% ../nbs/00_core.ipynb #031
 def smoke() -> Config:
     "Under a minute, offline: every stage runs, from random weights on the small encyclopedia; nothing is learnt."
     c = quick()

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['NULL', 'POOLINGS', 'Special', 'Sequence', 'query_sequence', 'pair_sequence', 'Batch', 'pad', 'by_length', 'hush',
-           'load_bert', 'slice_layers', 'Embedder', 'embed_all', 'Pointer', 'Encoder', 'fresh_head', 'Towers']
+           'load_bert', 'slice_layers', 'Embedder', 'embed_all', 'Pointer', 'Encoder', 'fresh_head', 'Towers',
+           'towers_from_base']
 
 # %% ../nbs/30_towers.ipynb #002
 import json
@@ -218,19 +219,6 @@ class Towers(nn.Module):
     @property
     def embedders(self) -> nn.ModuleList: return nn.ModuleList([self.embedder] + ([self.own] if self.own else []))
 
-    @classmethod
-    def from_base(cls, path, layers: int = 0, embedder_layers: int = 0, dim: int = 128, pooling: str = "cls", dropout: float = 0.1, pointer: bool = False,
-                  shared: bool = True, learned_null: bool = False):
-        "Both towers from one base, each with a copy of its own."
-        bert, has_head = load_bert(path, layers, dropout)
-        other, _ = load_bert(path, embedder_layers, dropout)
-        embedder = Embedder(other.bert, dim, pooling, learned_null)
-        own = None
-        if not shared:
-            own = Embedder(load_bert(path, embedder_layers, dropout)[0].bert, dim, pooling)
-            own.dense.load_state_dict(embedder.dense.state_dict())              # the same map at first, so that the two start out comparable
-        return cls(embedder, Encoder(bert if has_head else fresh_head(bert), pointer), has_head, own)
-
     def save(self, folder):
         "Write `towers.safetensors` and `towers.json` into an existing `folder`."
         state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items() if "predictions.decoder." not in k}
@@ -263,3 +251,13 @@ class Towers(nn.Module):
         missing, unexpected = self.load_state_dict(state, strict=False)
         missing = [k for k in missing if "predictions.decoder." not in k]
         if missing or unexpected: raise UserError(f"{path} does not fit these towers: missing {missing[:3]}, unexpected {unexpected[:3]}")
+
+# %% ../nbs/30_towers.ipynb #031
+def towers_from_base(path, layers: int = 0, embedder_layers: int = 0, dim: int = 128, pooling: str = "cls", dropout: float = 0.1, pointer: bool = False,
+                     shared: bool = True, learned_null: bool = False) -> Towers:
+    "Embedder and Encoder from one base, each with a copy of its own; unless `shared`, a second Embedder for queries."
+    bert, has_head = load_bert(path, layers, dropout)
+    copy = lambda null: Embedder(load_bert(path, embedder_layers, dropout)[0].bert, dim, pooling, null)
+    embedder, own = copy(learned_null), None if shared else copy(False)
+    if own: own.dense.load_state_dict(embedder.dense.state_dict())              # the same map at first, so that the two start out comparable
+    return Towers(embedder, Encoder(bert if has_head else fresh_head(bert), pointer), has_head, own)
