@@ -557,9 +557,10 @@ def print_report(args):
     "Tag a corpus and tell what was kept and what was not."
     from tempfile import TemporaryDirectory
     from realm_nb.corpus import build_store, read_corpus
+    tagger = make_tagger(args.tagger)               # first: a wrong name should not cost a download
     with TemporaryDirectory() as folder:
         store = build_store(read_corpus(args.corpus, args.documents or None), load_tokenizer(args.tokenizer if Path(args.tokenizer).exists() else fetch(args.tokenizer)), Path(folder) / "store")
-        table = tag_store(store, make_tagger(args.tagger), processes=args.processes, cache=cache_home() / "tags")
+        table = tag_store(store, tagger, processes=args.processes, cache=cache_home() / "tags")
     print(f"{args.corpus}: {store.n_sentences:,} sentences, {len(np.unique(table.sentence)):,} with a span that can be masked")
     for reason, n in table.report.items(): print(f"  {reason:18} {n:9,}")
     for i in np.argsort(-np.bincount(table.label, minlength=len(table.labels))): print(f"  {table.labels[i]:18} {(table.label == i).sum():9,}  of {np.mean((table.end - table.start)[table.label == i]):.1f} pieces")

@@ -198,10 +198,9 @@ def warmup_batch(masker: Masker, pairs, seed: int, own: float, nothing: float, e
 
 
 def warmup_step(realm: Realm, examples: list[Example], ids: np.ndarray):
-    "(loss, figures): mean negative log-likelihood per mask, and the same for masks read with ∅."
+    "(loss, figures): mean negative log-likelihood per mask, and the same for masks read with a block and with ∅ where the batch has any."
     log_p_y_z, real = score_answers(realm, examples, ids)
     loss = -log_p_y_z[:, 0].sum() / real.sum().clamp_min(1)
     alone = torch.from_numpy(ids[:, 0] == MISSING).to(realm.device).unsqueeze(1) & real
-    with torch.no_grad():
-        mean = lambda which: (-log_p_y_z[:, 0] * which).sum().item() / max(1, which.sum().item())
-        return loss, {"with_block": mean(real & ~alone), "with_null": mean(alone)}
+    parts = {"with_block": real & ~alone, "with_null": real & alone}
+    return loss, {name: -(log_p_y_z[:, 0].detach() * which).sum().item() / which.sum().item() for name, which in parts.items() if which.any()}

@@ -25,7 +25,7 @@ def running_mean(values, share: float = 0.1) -> np.ndarray:
     return (total[high] - total[low]) / (high - low)
 
 
-LABELS = {"loss": "loss, nats per mask", "with_block": "reading: loss with a block", "with_null": "reading: loss with ∅", "accuracy": "own block first, in the batch",
+LABELS = {"loss": "loss, nats", "with_block": "reading: loss with a block", "with_null": "reading: loss with ∅", "accuracy": "own block first, in the batch",
           "ru": "retrieval utility, nats", "p_null": "p(∅)", "hit": "answer in a retrieved block", "stale": "steps since the last refresh"}
 
 
@@ -35,14 +35,14 @@ def draw_curves(run: Run, stages=("warmup", "ict", "pretrain")) -> Path | None:
     from matplotlib.figure import Figure
     lines = {s: m for s in stages if (m := run.metrics.of(s))}
     if not lines: return None
-    shown = {s: [k for k in m[0] if k in LABELS] for s, m in lines.items()}
+    shown = {s: [k for k in LABELS if any(k in x for x in m)] for s, m in lines.items()}
     wide = max(map(len, shown.values()))
     figure = Figure(figsize=(2.6 * wide, 2.1 * len(lines)), layout="constrained")
     axes = figure.subplots(len(lines), wide, squeeze=False)
     for row, (stage, metrics) in zip(axes, lines.items()):
         for ax, key in zip(row, shown[stage] + [None] * (wide - len(shown[stage]))):
             if key is None: ax.axis("off"); continue
-            steps, values = [m["step"] for m in metrics], [m[key] for m in metrics]
+            steps, values = zip(*((m["step"], m[key]) for m in metrics if key in m))
             ax.plot(steps, values, alpha=0.25); ax.plot(steps, running_mean(values), c="C0")
             ax.set_title(f"{stage}: {LABELS[key]}", fontsize=8); ax.tick_params(labelsize=7)
     figure.savefig(path := run.folder / "curves.png", dpi=110)
