@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from .core import Config, UserError, autocast, nearest, rng
+from .core import autocast, rng
 from .corpus import TokenStore
-from .ict import ict_batch, ict_blocks, ict_loss, ict_scores
 from .marginal import document_reward, realm_loss, retrieval_utility, sequence_log_p
 from .examples import Example, Masker, batch_ids
 from .masking import SpanTable

@@ -31,7 +31,6 @@ LABELS = {"loss": "loss, nats", "with_block": "reading: loss with a block", "wit
 
 def draw_curves(run: Run, stages=("warmup", "ict", "pretrain")) -> Path | None:
     "`curves.png` in the run's folder, a row for each stage; None when nothing was trained."
-    import matplotlib
     from matplotlib.figure import Figure
     lines = {s: m for s in stages if (m := run.metrics.of(s))}
     if not lines: return None

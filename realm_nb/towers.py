@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn.functional import log_softmax
 
-from .core import UserError, atomic_path, nearest, write_json
+from .core import UserError, nearest, write_json
 
 # %% ../nbs/30_towers.ipynb #005
 class Special(NamedTuple):

@@ -8,7 +8,7 @@ __all__ = ['STAGES', 'SHORT', 'file_state', 'scratch_base', 'base_folder', 'prep
            'make_index', 'stage_pretrain', 'stage_evaluate', 'run_facts', 'Parser', 'parse', 'check', 'main', 'brief']
 
 # %% ../nbs/97_train.ipynb #002
-import argparse, functools, resource, shutil, sys, time
+import argparse, functools, resource, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_co
 from .evaluate import compare, measure
 from .examples import Copies, Masker, batch_ids, held_out_blocks, split_sentences
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
-from .loop import fit, load_checkpoint, step_folders
+from .loop import fit, step_folders
 from .masking import SpanTable, make_tagger, tag_store
 from .pretrain import RETRIEVALS, Realm, candidates, random_candidates, realm_step, recurring, start_null, warmup_batch, warmup_step
 from .refresh import IndexStore, Refresher, embedder_digest
@@ -282,7 +282,7 @@ def stage_evaluate(p: Parts) -> dict:
 
 def run_facts(p: Parts, n: int) -> dict[str, str]:
     "What the report says about the run."
-    c, corpus, ict, warm = p.config, p.run.result("corpus"), p.run.result("ict"), p.run.result("warmup")
+    c, ict, warm = p.config, p.run.result("ict"), p.run.result("warmup")
     facts = {"recipe": f"{c.recipe}, seed {c.seed}, {p.device} in {str(p.dtype).removeprefix('torch.')}",
              "corpus": f"{c.corpus.source}: {len(p.store):,} blocks from {p.store.n_documents:,} documents ({p.store.meta.get('licence', '')})",
              "base": f"{c.model.base}, Encoder {p.towers.encoder.model.config.num_hidden_layers} layers, Embedder {p.towers.embedder.bert.config.num_hidden_layers}" + (", pointer" if c.model.pointer else ""),
