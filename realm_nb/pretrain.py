@@ -121,17 +121,19 @@ def start_null(realm: Realm, examples: list[Example], index, k: int):
 
 # %% ../nbs/70_pretrain.ipynb #017
 def joined(realm: Realm, examples: list[Example], ids: np.ndarray) -> tuple[list, list]:
-    "(pairs (b, k) that are there, their joined sequences)."
-    pairs = [(b, k) for b, row in enumerate(present(ids).tolist()) for k, there in enumerate(row) if there]
+    "(the pairs (b, k) that each distinct joined sequence stands for, the sequences)."
+    pairs = {}
+    for b, k in np.argwhere(present(ids).numpy()): pairs.setdefault((examples[b].x.tobytes(), ids[b, k]), []).append((b, k))
     body = lambda block: NULL if block == MISSING else realm.store.body(block)
-    return pairs, [pair_sequence(examples[b].x[: realm.query_limit], body(ids[b, k]), realm.special, realm.query_limit + realm.limit) for b, k in pairs]
+    return list(pairs.values()), [pair_sequence(examples[same[0][0]].x[: realm.query_limit], body(block), realm.special, realm.query_limit + realm.limit)
+                                  for (_, block), same in pairs.items()]
 
 
 def read(realm: Realm, examples: list[Example], ids: np.ndarray):
-    "Yield (places int64 [3, n] as rows b, k, j; log p(v|z,x) float32 [n, V]): every mask of every pair, some pairs at a time."
+    "Yield (places int64 [3, n] as rows b, k, j; log p(v|z,x) float32 [n, V]): every mask of every pair, some pairs at a time, repeated ones read once."
     pairs, sequences = joined(realm, examples, ids)
     for group in by_length(sequences, realm.pieces):
-        masks = [(i, *pairs[g], j, p + 1) for i, g in enumerate(group) for j, p in enumerate(examples[pairs[g][0]].positions)]   # + 1: [CLS]
+        masks = [(i, b, k, j, p + 1) for i, g in enumerate(group) for b, k in pairs[g] for j, p in enumerate(examples[b].positions)]   # + 1: [CLS]
         rows, b, k, j, columns = torch.tensor(masks, dtype=torch.long).reshape(-1, 5).T.to(realm.device)
         with autocast(realm.device, realm.dtype): yield torch.stack([b, k, j]), realm.towers.encoder(pad([sequences[g] for g in group]).to(realm.device), rows, columns)
 
