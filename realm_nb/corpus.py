@@ -515,7 +515,7 @@ def build_store(documents: Iterable[Document], tokenizer, folder, limit: int = 2
                 spans = np.concatenate([s for _, _, s in kept]).astype(np.uint16)
                 starts.write(spans[:, 0].tobytes()); ends_.write(spans[:, 1].tobytes())
                 title_file.write(np.array(title_ids, np.uint16).tobytes())
-                text.write(encoded := "".join(s for s, _, _ in kept).encode())
+                text.write("".join(s for s, _, _ in kept).encode())
                 sentence_pieces += lengths; sentence_bytes += [len(s.encode()) for s, _, _ in kept]
                 titles.append(title); title_pieces.append(len(title_ids))
         if not titles: raise UserError(f"{source or 'the corpus'}: not one sentence of running text; check that it holds articles")
