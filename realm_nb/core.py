@@ -173,6 +173,7 @@ class ModelConfig:
     base: str = "minilm-l6"              # registered weights, a folder, a hub name, or scratch (small and random)
     layers: int = 0                      # keep the Encoder's first so many layers; 0 keeps all
     embedder_layers: int = 0             # the same for the Embedder
+    frozen_layers: int = 0               # of these, the first so many stay as they are
     pooling: str = "cls"                 # cls (the paper) or mean
     dim: int = 128                       # size of an embedding
     dropout: float = 0.1

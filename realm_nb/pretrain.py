@@ -19,7 +19,7 @@ from .corpus import TokenStore
 from .marginal import document_reward, realm_loss, retrieval_utility, sequence_log_p
 from .examples import Example, Masker, batch_ids
 from .masking import SpanTable
-from .retrieval import MISSING, embed_candidates, embed_store, log_p_z, with_null
+from .retrieval import MISSING, StoredLayers, embed_candidates, embed_store, log_p_z, with_null
 from .towers import NULL, Special, Towers, by_length, embed_all, pad, pair_sequence, query_sequence
 
 # %% ../nbs/70_pretrain.ipynb #005
@@ -57,11 +57,11 @@ class Scores:
 
 
 class Realm:
-    "The towers over a corpus. `limit` and `query_limit`: word pieces of a block and of a sentence."
+    "The towers over a corpus. `limit` and `query_limit`: word pieces of a block and of a sentence; `stored`: the Embedder's frozen layers of every block, if they are stored."
 
     def __init__(self, towers: Towers, store: TokenStore, special: Special, limit: int = 288, query_limit: int = 96,
-                 scaled: bool = False, dtype=torch.float32, pieces: int = 4096):
-        self.towers, self.store, self.special, self.limit, self.query_limit = towers, store, special, limit, query_limit
+                 scaled: bool = False, dtype=torch.float32, pieces: int = 4096, stored: StoredLayers | None = None):
+        self.stored, self.towers, self.store, self.special, self.limit, self.query_limit = stored, towers, store, special, limit, query_limit
         self.scale, self.dtype, self.pieces = (towers.embedder.dense.out_features**-0.5 if scaled else 1.0), dtype, pieces
 
     @property
@@ -74,11 +74,11 @@ class Realm:
     def embed_blocks(self, ids: np.ndarray) -> torch.Tensor:
         "Embeddings float32 [*ids.shape, D] of blocks and ∅ (`MISSING`), each distinct one embedded once."
         embedder = self.towers.embedder
-        with autocast(self.device, self.dtype): return embed_candidates(embedder, self.store, ids, self.special, self.limit, embedder.null, self.pieces)
+        with autocast(self.device, self.dtype): return embed_candidates(embedder, self.store, ids, self.special, self.limit, embedder.null, self.pieces, self.stored)
 
     def build_index(self, bar: bool = True) -> np.ndarray:
         "Embeddings of every block by the current Embedder."
-        return embed_store(self.towers.embedder, self.store, self.special, self.limit, dtype=self.dtype, bar=bar)
+        return embed_store(self.towers.embedder, self.store, self.special, self.limit, dtype=self.dtype, bar=bar, stored=self.stored)
 
 # %% ../nbs/70_pretrain.ipynb #011
 RETRIEVALS = ("trained", "frozen", "random")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'FACTORIES', 'Index', 'rectangle', 'without', 'overfetch', 'ExactIndex', 'float32_rows', 'new_faiss',
-           'FaissIndex', 'recall', 'save_index', 'load_index', 'document_sequence', 'embed_store', 'padding_waste',
-           'with_null', 'embed_candidates', 'log_p_z', 'Found', 'plane', 'explore', 'draw_found']
+           'FaissIndex', 'recall', 'save_index', 'load_index', 'document_sequence', 'embed_store', 'StoredLayers',
+           'padding_waste', 'with_null', 'embed_candidates', 'log_p_z', 'Found', 'plane', 'explore', 'draw_found']
 
 # %% ../nbs/45_retrieval.ipynb #002
 import json
@@ -17,7 +17,7 @@ import torch
 
 from .core import UserError, atomic_path, autocast, nearest, progress, rng, write_json
 from .corpus import TokenStore
-from .towers import NULL, Embedder, Sequence, Special, by_length, embed_all, pair_sequence, query_sequence
+from .towers import NULL, Embedder, Hidden, Sequence, Special, by_length, embed_all, lower, pad, pair_sequence, query_sequence
 
 # %% ../nbs/45_retrieval.ipynb #007
 MISSING = -1      # the id of a candidate that is not there, when a corpus has fewer than k others
@@ -167,41 +167,76 @@ def document_sequence(store: TokenStore, block: int, special: Special, limit: in
 
 
 @torch.no_grad()
-def embed_store(embedder: Embedder, store: TokenStore, special: Special, limit: int = 288, chunk: int = 1024, dtype=torch.float32, bar: bool = True, blocks: range | None = None) -> np.ndarray:
-    "Embeddings float32 [N, D] of all blocks, or of the range `blocks`, in inference mode; the Embedder is left as it was."
+def embed_store(embedder: Embedder, store: TokenStore, special: Special, limit: int = 288, chunk: int = 1024, dtype=torch.float32, bar: bool = True,
+                blocks: range | None = None, stored=None) -> np.ndarray:
+    "Embeddings float32 [N, D] of all blocks, or of the range `blocks`, in inference mode, from their `stored` frozen layers if there are any; the Embedder is left as it was."
     blocks = range(len(store)) if blocks is None else blocks
     was, device, rows = embedder.training, next(embedder.parameters()).device, [np.zeros((0, embedder.dense.out_features), np.float32)]
     embedder.eval()
     for lo in (progress if bar else iter)(range(0, len(blocks), chunk), **({"desc": "index", "unit_scale": chunk, "unit": "block"} if bar else {})):
         with autocast(device, dtype):
-            rows.append(embed_all(embedder, [document_sequence(store, b, special, limit) for b in blocks[lo : lo + chunk]]).float().cpu().numpy())
+            rows.append(embed_all(embedder, [stored[b] if stored else document_sequence(store, b, special, limit) for b in blocks[lo : lo + chunk]]).float().cpu().numpy())
     embedder.train(was)
     return np.concatenate(rows)
 
 # %% ../nbs/45_retrieval.ipynb #024
+class StoredLayers:
+    "What an Embedder's frozen layers make of each block, and last of ∅, in `folder`: `stored[block]` stands in for the block's sequence, `stored[MISSING]` for that of ∅."
+
+    def __init__(self, folder):
+        try: self.offsets, self.rows = (np.load(Path(folder) / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in ("offsets", "rows"))
+        except (OSError, ValueError) as e: raise UserError(f"{folder} holds no whole layers ({str(e).splitlines()[0][:80]}); delete it and run again") from None
+
+    def __len__(self): return len(self.offsets) - 1
+
+    def __getitem__(self, block) -> Hidden:
+        i = len(self) - 1 if block == MISSING else int(block)
+        return Hidden(self.rows[self.offsets[i] : self.offsets[i + 1]])
+
+    @classmethod
+    @torch.no_grad()
+    def build(cls, embedder: Embedder, store: TokenStore, special: Special, limit: int, folder, dtype=torch.float32, chunk: int = 1024, pieces: int = 4096):
+        "Compute the rows of all blocks and write them to `folder`, in one rename."
+        device, blocks = next(embedder.parameters()).device, [*range(len(store)), MISSING]
+        offsets = np.cumsum([0, *(len(document_sequence(store, b, special, limit).pieces) for b in blocks)])
+        with atomic_path(folder, folder=True) as tmp:
+            rows = np.lib.format.open_memmap(tmp / "rows.npy", "w+", np.float16, (int(offsets[-1]), embedder.bert.config.hidden_size))
+            for lo in progress(range(0, len(blocks), chunk), desc="frozen layers", unit_scale=chunk, unit="block"):
+                sequences = [document_sequence(store, b, special, limit) for b in blocks[lo : lo + chunk]]
+                for group in by_length(sequences, pieces):
+                    with autocast(device, dtype): hidden = lower(embedder.bert, pad([sequences[i] for i in group]).to(device), embedder.frozen).hidden.cpu().numpy()
+                    for i, h in zip(group, hidden): rows[offsets[lo + i] : offsets[lo + i + 1]] = h[: len(sequences[i].pieces)]
+            rows.flush()
+            np.save(tmp / "offsets.npy", offsets)
+        return cls(folder)
+
+
+
+# %% ../nbs/45_retrieval.ipynb #027
 def padding_waste(sequences, groups) -> float:
     "Share of the pieces in the rectangles of `groups` (lists of indices) that are padding."
     lengths = np.array([len(s.pieces) for s in sequences])
     return 1 - sum(lengths[g].sum() for g in groups) / sum(len(g) * lengths[g].max() for g in groups)
 
-# %% ../nbs/45_retrieval.ipynb #027
+# %% ../nbs/45_retrieval.ipynb #030
 def with_null(ids: np.ndarray) -> np.ndarray:
     "Candidates [B, K]: ∅ (`MISSING`) in column 0, then `ids` [B, K - 1]."
     return np.concatenate([np.full((len(ids), 1), MISSING, ids.dtype), ids], axis=1)
 
 
-def embed_candidates(embedder: Embedder, store: TokenStore, ids: np.ndarray, special: Special, limit: int = 288, null: torch.Tensor | None = None, pieces: int = 4096) -> torch.Tensor:
+def embed_candidates(embedder: Embedder, store: TokenStore, ids: np.ndarray, special: Special, limit: int = 288, null: torch.Tensor | None = None, pieces: int = 4096,
+                     stored=None) -> torch.Tensor:
     """Vectors [*ids.shape, D] of candidate blocks, each distinct one embedded once, with gradient if it is enabled.
 
     `MISSING` stands for ∅: the Embedder's vector of nothing, or the learned vector `null` [D]."""
     distinct, where = np.unique(ids, return_inverse=True)
     learned = null is not None and distinct[0] == MISSING
-    sequences = [document_sequence(store, int(b), special, limit) for b in distinct[int(learned):]]
+    sequences = [stored[b] if stored else document_sequence(store, int(b), special, limit) for b in distinct[int(learned):]]
     parts = ([null.unsqueeze(0)] if learned else []) + ([embed_all(embedder, sequences, pieces)] if sequences else [])
     rows = torch.cat(parts)
     return rows[torch.from_numpy(where.reshape(ids.shape)).to(rows.device)]
 
-# %% ../nbs/45_retrieval.ipynb #030
+# %% ../nbs/45_retrieval.ipynb #033
 def log_p_z(x: torch.Tensor, z: torch.Tensor, valid: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
     """Log p(z|x) [B, K] from embeddings x [B, D] and z [B, K, D] (section 3.2, over candidates only); -inf where not `valid` [B, K].
 
@@ -210,7 +245,7 @@ def log_p_z(x: torch.Tensor, z: torch.Tensor, valid: torch.Tensor, scale: float 
     with torch.autocast(x.device.type, enabled=False): scores = torch.einsum("bd,bkd->bk", x.to(exact), z.to(exact)) * scale
     return scores.masked_fill(~valid, -torch.inf).log_softmax(dim=1)
 
-# %% ../nbs/45_retrieval.ipynb #035
+# %% ../nbs/45_retrieval.ipynb #038
 class Found(NamedTuple):
     "What `explore` finds, best first: block ids [n], scores [n], p(z|x) among them [n], and points in the plane [1 + n, 2], the query first."
     ids: np.ndarray
@@ -238,7 +273,7 @@ def explore(text: str, embedder: Embedder, tokenizer, index, embeddings, k: int 
     scores, ids = scores[ids != MISSING], ids[ids != MISSING]
     return Found(ids, scores, torch.from_numpy(scores * scale).softmax(0).numpy(), plane(np.concatenate([q, float32_rows(embeddings, ids)])))
 
-# %% ../nbs/45_retrieval.ipynb #036
+# %% ../nbs/45_retrieval.ipynb #039
 def draw_found(found: Found, store: TokenStore, labels: int = 8):
     "A figure: the neighbourhood in the plane, coloured by score, and p(z|x) of the first `labels` blocks by title."
     from matplotlib.figure import Figure

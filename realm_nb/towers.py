@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NULL', 'POOLINGS', 'Special', 'Sequence', 'query_sequence', 'pair_sequence', 'Batch', 'pad', 'by_length', 'hush',
-           'load_bert', 'slice_layers', 'Embedder', 'embed_all', 'Pointer', 'Encoder', 'fresh_head', 'Towers',
-           'towers_from_base']
+           'load_bert', 'slice_layers', 'Hidden', 'HiddenBatch', 'pad_hidden', 'through', 'lower', 'last_hidden',
+           'Embedder', 'embed_all', 'Pointer', 'Encoder', 'fresh_head', 'Towers', 'towers_from_base']
 
 # %% ../nbs/30_towers.ipynb #002
 import json
@@ -111,25 +111,77 @@ def slice_layers(model, layers: int):
     return model
 
 # %% ../nbs/30_towers.ipynb #014
+class Hidden(NamedTuple):
+    "A sequence that has been through an Embedder's frozen layers: [L, H] in any floating type."
+    pieces: np.ndarray
+
+
+class HiddenBatch(NamedTuple):
+    "The same as a rectangle: `hidden` float32 [n, L, H], `mask` int64 [n, L]."
+    hidden: torch.Tensor
+    mask: torch.Tensor
+
+    def to(self, device): return HiddenBatch(*(t.to(device) for t in self))
+
+
+def pad_hidden(rows: list[Hidden]) -> HiddenBatch:
+    "A rectangle as wide as the longest of `rows`."
+    width = max(len(r.pieces) for r in rows)
+    hidden, mask = np.zeros((len(rows), width, rows[0].pieces.shape[1]), np.float32), np.zeros((len(rows), width), np.int64)
+    for i, r in enumerate(rows): hidden[i, : len(r.pieces)], mask[i, : len(r.pieces)] = r.pieces, 1
+    return HiddenBatch(torch.from_numpy(hidden), torch.from_numpy(mask))
+
+
+def through(layers, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    "`hidden` [n, L, H] after some of a BERT's `layers`, with `mask` [n, L]."
+    hide = (1.0 - mask[:, None, None, :].float()) * torch.finfo(torch.float32).min
+    for layer in layers:
+        out = layer(hidden, attention_mask=hide)
+        hidden = out[0] if isinstance(out, tuple) else out
+    return hidden
+
+
+@torch.no_grad()
+def lower(bert, batch: Batch, frozen: int) -> HiddenBatch:
+    "What `bert`'s embeddings and first `frozen` layers make of `batch`, without gradient."
+    return HiddenBatch(through(bert.encoder.layer[:frozen], bert.embeddings(input_ids=batch.ids, token_type_ids=batch.segments), batch.mask), batch.mask)
+
+
+def last_hidden(bert, batch: Batch | HiddenBatch, frozen: int = 0) -> torch.Tensor:
+    "`bert`'s last layer [n, L, H], of which the first `frozen` take no gradient; a `HiddenBatch` is behind them already."
+    if not frozen: return bert(input_ids=batch.ids, attention_mask=batch.mask, token_type_ids=batch.segments).last_hidden_state
+    return through(bert.encoder.layer[frozen:], *(lower(bert, batch, frozen) if isinstance(batch, Batch) else batch))
+
+# %% ../nbs/30_towers.ipynb #017
 POOLINGS = ("cls", "mean")
 
 
 class Embedder(nn.Module):
-    "Sequences to vectors [n, D]. `pooling`: `cls` (the paper) or `mean` (sentence-transformers bases). `learned_null`: hold a vector `null` [D] for ∅."
+    """Sequences to vectors [n, D]. `pooling`: `cls` (the paper) or `mean` (sentence-transformers bases). `learned_null`: hold a vector `null` [D] for ∅.
 
-    def __init__(self, bert, dim: int = 128, pooling: str = "cls", learned_null: bool = False):
+    The embeddings and the first `frozen` layers stay as they are."""
+
+    def __init__(self, bert, dim: int = 128, pooling: str = "cls", learned_null: bool = False, frozen: int = 0):
         super().__init__()
         if pooling not in POOLINGS: raise UserError(f"unknown pooling {pooling!r}{nearest(pooling, POOLINGS)}")
-        self.bert, self.pooling = bert, pooling
+        if not 0 <= frozen <= len(bert.encoder.layer): raise UserError(f"cannot freeze {frozen} layers of an Embedder of {len(bert.encoder.layer)}; set model.frozen_layers lower")
+        self.bert, self.pooling, self.frozen = bert, pooling, frozen
         self.dense = nn.Linear(bert.config.hidden_size, dim)
         self.norm = nn.LayerNorm(dim)
         self.null = nn.Parameter(torch.zeros(dim)) if learned_null else None
         nn.init.normal_(self.dense.weight, std=bert.config.hidden_size**-0.5)
         nn.init.zeros_(self.dense.bias)
+        self.requires_grad_(True)
 
-    def pool(self, batch: Batch) -> torch.Tensor:
+    def requires_grad_(self, requires_grad: bool = True):
+        super().requires_grad_(requires_grad)
+        if self.frozen:
+            for part in (self.bert.embeddings, *self.bert.encoder.layer[: self.frozen]): part.requires_grad_(False)
+        return self
+
+    def pool(self, batch: Batch | HiddenBatch) -> torch.Tensor:
         "One vector of BERT's width for each sequence: [n, H]."
-        hidden = self.bert(input_ids=batch.ids, attention_mask=batch.mask, token_type_ids=batch.segments).last_hidden_state
+        hidden = last_hidden(self.bert, batch, self.frozen)
         if self.pooling == "cls": return hidden[:, 0]
         real = batch.mask.unsqueeze(-1).to(hidden.dtype)
         return (hidden * real).sum(1) / real.sum(1)
@@ -145,17 +197,17 @@ class Embedder(nn.Module):
         self.dense.weight[:kept] = directions[:kept] / (spread[:kept, None] / len(pooled) ** 0.5).clamp_min(1e-6).sqrt()
         self.dense.bias.copy_(-self.dense.weight @ mean)
 
-# %% ../nbs/30_towers.ipynb #019
-def embed_all(embedder: Embedder, sequences: list[Sequence], pieces: int = 4096, device=None) -> torch.Tensor:
+# %% ../nbs/30_towers.ipynb #022
+def embed_all(embedder: Embedder, sequences: list[Sequence] | list[Hidden], pieces: int = 4096, device=None) -> torch.Tensor:
     "Vectors [n, D] of `sequences`, in their order. Gradient flows if it is enabled."
     device = device or next(embedder.parameters()).device
-    groups = by_length(sequences, pieces)
-    rows = torch.cat([embedder(pad([sequences[i] for i in g]).to(device)) for g in groups])
+    groups, rectangle = by_length(sequences, pieces), pad_hidden if isinstance(sequences[0], Hidden) else pad
+    rows = torch.cat([embedder(rectangle([sequences[i] for i in g]).to(device)) for g in groups])
     back = np.empty(len(sequences), dtype=np.int64)
     back[np.concatenate(groups)] = np.arange(len(sequences))
     return rows[torch.from_numpy(back).to(rows.device)]
 
-# %% ../nbs/30_towers.ipynb #022
+# %% ../nbs/30_towers.ipynb #025
 class Pointer(nn.Module):
     "Mixes the vocabulary's distribution with one that copies word pieces of the evidence (segment 1)."
 
@@ -177,7 +229,7 @@ class Pointer(nn.Module):
         p = torch.softmax(logits, dim=-1) * (1 - gate)
         return p.scatter_add(1, pieces, (gate * copy).to(p.dtype)).clamp_min(1e-12).log()
 
-# %% ../nbs/30_towers.ipynb #025
+# %% ../nbs/30_towers.ipynb #028
 class Encoder(nn.Module):
     "The knowledge-augmented encoder: BERT with a masked-language-model head, read at chosen positions; `pointer` adds a copying head."
 
@@ -205,7 +257,7 @@ def fresh_head(model):
     nn.init.eye_(transform.dense.weight); nn.init.zeros_(transform.dense.bias)
     return model
 
-# %% ../nbs/30_towers.ipynb #028
+# %% ../nbs/30_towers.ipynb #031
 class Towers(nn.Module):
     "The Embedder of documents (and of queries, unless they have their own) and the Encoder, with what is needed to rebuild them."
 
@@ -227,7 +279,7 @@ class Towers(nn.Module):
             "encoder": self.encoder.model.config.to_dict(), "embedder": self.embedder.bert.config.to_dict(),
             "dim": self.embedder.dense.out_features, "pooling": self.embedder.pooling,
             "pointer": self.encoder.pointer is not None, "has_head": self.has_head,
-            "learned_null": self.embedder.null is not None, "shared": self.own is None})
+            "learned_null": self.embedder.null is not None, "shared": self.own is None, "frozen": self.embedder.frozen})
 
     @classmethod
     def load(cls, folder, device="cpu"):
@@ -237,7 +289,7 @@ class Towers(nn.Module):
         try: meta = json.loads((folder / "towers.json").read_text())
         except (OSError, ValueError): raise UserError(f"{folder} holds no readable towers.json; point to a folder like runs/NAME/checkpoints/pretrain/step_N") from None
         config = {k: BertConfig(**meta[k], attn_implementation="eager") for k in ("encoder", "embedder")}
-        embedder = lambda null: Embedder(BertModel(config["embedder"], add_pooling_layer=False), meta["dim"], meta["pooling"], null)
+        embedder = lambda null: Embedder(BertModel(config["embedder"], add_pooling_layer=False), meta["dim"], meta["pooling"], null, meta.get("frozen", 0))
         towers = cls(embedder(meta.get("learned_null", False)), Encoder(BertForMaskedLM(config["encoder"]), meta["pointer"]), meta["has_head"],
                      None if meta.get("shared", True) else embedder(False))
         towers.load_weights(folder)
@@ -252,12 +304,12 @@ class Towers(nn.Module):
         missing = [k for k in missing if "predictions.decoder." not in k]
         if missing or unexpected: raise UserError(f"{path} does not fit these towers: missing {missing[:3]}, unexpected {unexpected[:3]}")
 
-# %% ../nbs/30_towers.ipynb #031
+# %% ../nbs/30_towers.ipynb #034
 def towers_from_base(path, layers: int = 0, embedder_layers: int = 0, dim: int = 128, pooling: str = "cls", dropout: float = 0.1, pointer: bool = False,
-                     shared: bool = True, learned_null: bool = False) -> Towers:
+                     shared: bool = True, learned_null: bool = False, frozen: int = 0) -> Towers:
     "Embedder and Encoder from one base, each with a copy of its own; unless `shared`, a second Embedder for queries."
     bert, has_head = load_bert(path, layers, dropout)
-    copy = lambda null: Embedder(load_bert(path, embedder_layers, dropout)[0].bert, dim, pooling, null)
+    copy = lambda null: Embedder(load_bert(path, embedder_layers, dropout)[0].bert, dim, pooling, null, frozen)
     embedder, own = copy(learned_null), None if shared else copy(False)
     if own: own.dense.load_state_dict(embedder.dense.state_dict())              # the same map at first, so that the two start out comparable
     return Towers(embedder, Encoder(bert if has_head else fresh_head(bert), pointer), has_head, own)
