@@ -24,7 +24,7 @@ class Refresher:
     def __init__(self, store: IndexStore, build, digest, every: int, mode: str = "sync", make=np.array, say=print):
         if mode not in MODES: raise UserError(f"unknown refresh mode {mode!r}; known: {', '.join(MODES)}")
         self.store, self.build, self.digest, self.every, self.mode, self.make, self.say = store, build, digest, every, mode, make, say
-        self.version, self.index, self.taken, self.waited = None, None, {}, 0.0
+        self.version, self.index, self.stands_for, self.taken, self.waited = None, None, None, {}, 0.0
 
     def due(self, step: int) -> int:
         "The step of the version that `step` is trained with."
@@ -48,14 +48,13 @@ class Refresher:
     def before(self, step: int) -> bool:
         "Make sure that the version due at `step` is loaded, building it if it must be; whether it changed."
         began, want = time.monotonic(), self.due(step)
-        if self.version is not None and self.version in (want, max(want, self.lost)): return False
+        if self.version == want or self.stands_for == want: return False
         if want == step and not self.store.has(want, self.digest()): self.store.publish(want, self.build(), self.digest())
         self.recover(want if want in self.store.versions() else step)
-        if self.version != want: self.lost = self.version; self.say(f"refresh: v{want} is lost; going on with v{self.version}")
+        self.stands_for = want
+        if self.version != want: self.say(f"refresh: v{want} is lost; going on with v{self.version}")
         self.waited = time.monotonic() - began
         return True
-
-    lost = -1           # what stands in for a due version that is not there
 
     def staleness(self, step: int) -> dict:
         "Steps and seconds since the loaded version's Embedder was current, as far as this process can tell."
@@ -149,10 +148,14 @@ class Background:
         wanted = [v for v in self.store.versions() if v > newest and v in self.digests]
         if not wanted: return
         version = wanted[-1]
-        if not self.store.has(version, self.digests[version]): raise UserError(f"v{version} was made by other weights, or is damaged") if not self.store.drop(version) else UserError(f"v{version} is damaged or was made by other weights; it is set aside")
+        if not self.store.has(version, self.digests[version]):
+            self.store.drop(version)
+            raise UserError(f"v{version}: its manifest is damaged, or names another Embedder; set aside, to be built again")
         self.reader.beat(versions=[v for v in (self.version, newest, version) if v is not None])
         try: self.ready = version, self.make(self.store.load(version))
-        except Damaged: self.store.drop(version); raise
+        except Damaged as e:
+            self.store.drop(version)
+            raise UserError(f"{e}".replace("delete it and run again", "set aside, to be built again")) from None
         if self.supervisor: self.supervisor.succeeded()
 
     def look(self):
