@@ -6,13 +6,14 @@
 __all__ = ['MODES', 'Refresher', 'Supervisor', 'Background', 'AsyncRefresher', 'local_builder']
 
 # %% ../nbs/62_staleness.ipynb #002
-import os, signal, subprocess, sys, threading, time
+import subprocess, sys, threading, time
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from .core import UserError, remove
-from .refresh import Beacon, Damaged, IndexStore, Snapshots, Watch, digest_of, me, read_beacon, shard_range
+from .refresh import Damaged, IndexStore, Snapshots, Watch, read_beacon
 
 # %% ../nbs/62_staleness.ipynb #013
 MODES = ("sync", "async", "never")
@@ -235,10 +236,9 @@ class AsyncRefresher(Refresher):
         self.background.stopped.set()
         if self.background.thread.is_alive(): self.background.thread.join(30)
 
-# %% ../nbs/62_staleness.ipynb #026
+# %% ../nbs/62_staleness.ipynb #025
 def local_builder(run, device: str, trainer_device: str, cores: str = "", patience: float = 60.0, say=print) -> Supervisor | None:
     "The supervisor of a builder on this host; None when `device` is `none`."
-    import torch
     if device == "none": return None
     several = trainer_device.startswith("cuda") and torch.cuda.device_count() > 1
     if device == "auto": device = f"cuda:{torch.cuda.device_count() - 1}" if several else trainer_device
