@@ -448,7 +448,7 @@ def main(argv):
     parser.add_argument("--attached", action="store_true", help="end with standard input; the trainer sets it")
     args = parser.parse_args(argv)
     (shard, of), run = shard_of(args.shard), Path(args.run)
-    if not (run / "config.json").exists() and not (run / "snapshots").exists(): raise UserError(f"{run} is no run's folder; start the trainer first, or correct --run")
+    if not any((run / name).exists() for name in ("config.json", "snapshots", "index")): raise UserError(f"{run} is no run's folder; start the trainer first, or correct --run")
     if args.cores: keep_to(core_set(args.cores))
     if args.attached: end_with_input()
     (run / "builders").mkdir(exist_ok=True)

@@ -100,7 +100,7 @@ class Supervisor:
         self.failures += 1
         wait = min(60, 2 ** (self.failures - 1))
         self.next_start = time.monotonic() + wait
-        self.say(f"refresh: the builder {why}; " + (f"the {self.tries}th time in a row: training goes on with the index it has" if self.gave_up else f"starting it again in {wait} s"))
+        self.say(f"refresh: the builder {why}; " + (f"{self.tries} failures in a row: training goes on with the index it has" if self.gave_up else f"starting it again in {wait} s"))
 
     def succeeded(self): self.failures = 0
 
