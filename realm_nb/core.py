@@ -211,8 +211,14 @@ class PretrainConfig:
     candidates: int = 8                  # documents a sentence is read with, the null document included
     lr_embedder: float = 3e-5
     lr_encoder: float = 3e-5
-    refresh: str = "sync"                # sync or never
-    refresh_every: int = 500             # steps between two versions of the index
+    refresh: str = "sync"                # sync (wait for each version), async (a builder beside the trainer) or never
+    refresh_every: int = 500             # steps between two versions of the index, or two snapshots for the builder
+    refresh_seconds: float = 0.0         # async: also a snapshot every so many seconds; 0 counts steps alone
+    max_staleness: int = 0               # async: wait for the builder when the index is more steps old; 0 never waits
+    max_wait: float = 60.0               # async: for at most so many seconds
+    builder: str = "auto"                # async: device of the builder that the trainer starts; none when you start them
+    builder_cores: str = ""              # async: its cores, as in 1 or 2,3; empty leaves them to the system
+    builder_patience: float = 60.0       # async: seconds without a sign of life until a builder counts as hung
     marginal: str = "token"              # token (the original code) or sequence (the paper)
     retrieval: str = "trained"           # trained, frozen (Embedder fixed) or random (candidates drawn blindly)
     index: str = "exact"                 # exact, or a FAISS factory string: Flat, SQfp16, IVF256,Flat, HNSW32, PQ16 …

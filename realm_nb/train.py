@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['STAGES', 'SHORT', 'file_state', 'scratch_base', 'base_folder', 'prepare_corpus', 'prepare_spans', 'Texts', 'Parts',
            'stage_corpus', 'stage_mask', 'start_from', 'held_examples', 'reading_accuracy', 'stage_warmup', 'stage_ict',
-           'make_index', 'stage_pretrain', 'stage_evaluate', 'run_facts', 'Parser', 'parse', 'check', 'main', 'brief']
+           'make_index', 'make_refresher', 'stage_pretrain', 'stage_evaluate', 'run_facts', 'Parser', 'parse', 'check',
+           'run_stages', 'main', 'brief']
 
 # %% ../nbs/97_train.ipynb #002
-import argparse, functools, resource, sys, time
+import argparse, contextlib, functools, resource, sys, time
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,14 @@ from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_co
 from .evaluate import compare, measure
 from .examples import Copies, Masker, batch_ids, held_out_blocks, split_sentences
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
-from .loop import fit, step_folders
+from .loop import fit, on_disk, step_folders
 from .masking import SpanTable, make_tagger, tag_store
 from .pretrain import RETRIEVALS, Realm, candidates, random_candidates, realm_step, recurring, start_null, warmup_batch, warmup_step
-from .refresh import IndexStore, Refresher, embedder_digest
+from .refresh import IndexStore, Snapshots, copied, described, embedder_digest, only_one
 from .report import inspect, showcase, table, write_report
 from .retrieval import ExactIndex, FaissIndex, document_sequence, new_faiss
 from .sources import fetch, registry
+from .staleness import AsyncRefresher, Refresher, local_builder
 from .towers import Special, embed_all, hush, towers_from_base
 
 # %% ../nbs/97_train.ipynb #004
@@ -217,7 +219,7 @@ def stage_ict(p: Parts) -> dict:
 
     fit(p.run, "ict", p.towers, {"embedder": (p.towers.embedders, c.lr)}, loss_of, c.steps, max(1, c.steps // 10), p.config.pretrain.save_every, seed=p.config.seed)
     vectors, after = recall()
-    IndexStore(p.run.index).publish(0, vectors, embedder_digest(p.towers.embedders))
+    IndexStore(p.run.index).publish(0, vectors, embedder_digest(p.towers.embedder))
     return {"recall": after, "sentences": len(sample), "among": len(p.store)}
 
 # %% ../nbs/97_train.ipynb #011
@@ -227,6 +229,18 @@ def make_index(p: Parts, embeddings):
     return ExactIndex(embeddings, p.device) if c.index == "exact" else FaissIndex(embeddings, c.index, c.index_options)
 
 
+def make_refresher(p: Parts, realm: Realm) -> Refresher:
+    "What keeps the index current, by the settings."
+    c, store = p.config.pretrain, IndexStore(p.run.index)
+    build, digest, make = realm.build_index, lambda: embedder_digest(p.towers.embedder), lambda embeddings: make_index(p, np.array(embeddings))
+    mode = "never" if c.retrieval == "frozen" else c.refresh
+    if mode != "async": return Refresher(store, build, digest, c.refresh_every, mode, make, p.run.log)
+    description = described(p.towers.embedder, p.store, p.special, p.config.corpus.limit, p.config.precision)
+    builder = local_builder(p.run.folder, c.builder, str(p.device), c.builder_cores, c.builder_patience, p.run.log)
+    return AsyncRefresher(store, build, digest, c.refresh_every, Snapshots(p.run.folder / "snapshots"), lambda: (copied(p.towers.embedder), description),
+                          c.refresh_seconds, c.max_staleness, c.max_wait, builder, make, p.run.log, c.builder_patience)
+
+
 def stage_pretrain(p: Parts) -> dict:
     "REALM pre-training, with a refreshed index."
     c, (train, _) = p.config.pretrain, split_sentences(p.train_masker, p.held)
@@ -234,28 +248,25 @@ def stage_pretrain(p: Parts) -> dict:
     if c.retrieval not in RETRIEVALS: raise UserError(f"unknown retrieval {c.retrieval!r}{nearest(c.retrieval, RETRIEVALS)}")
     start_from(p, "ict", "warmup")
     realm = p.realm(p.towers)
-    store = IndexStore(p.run.index)
-    refresher = Refresher(store, realm.build_index, lambda: embedder_digest(p.towers.embedders), c.refresh_every, "never" if c.retrieval == "frozen" else c.refresh)
-    index = {}
-
-    def between(step):
-        if refresher.before(step): index["now"] = make_index(p, np.array(refresher.embeddings))
+    refresher = make_refresher(p, realm)
 
     def loss_of(step):
         examples = [p.train_masker(*pair) for pair in batch_ids(train, step, c.batch, p.config.seed, "pretrain")]
         if c.retrieval == "random": ids = random_candidates(len(p.store), examples, c.candidates, rng(p.config.seed, "blind", step))
-        else: ids, _ = candidates(realm, examples, index["now"], c.candidates)
+        else: ids, _ = candidates(realm, examples, refresher.index, c.candidates)
         loss, figures = realm_step(realm, p.train_masker, examples, ids, c.marginal)
-        return loss, {**figures, "stale": refresher.staleness(step)}
+        return loss, {**figures, **refresher.staleness(step), "waited": refresher.waited}
 
     parts = {"encoder": (p.towers.encoder, c.lr_encoder)}
     if c.retrieval != "frozen": parts["embedder"] = (p.towers.embedders, c.lr_embedder)
     p.towers.embedders.requires_grad_(c.retrieval != "frozen")
-    if p.towers.embedder.null is not None and not step_folders(p.run.checkpoints / "pretrain"):
-        between(0)
-        start_null(realm, [p.train_masker(s) for s in train[:256]], index["now"], c.candidates)
-    fit(p.run, "pretrain", p.towers, parts, loss_of, c.steps, max(1, c.steps // 10), c.save_every, between, seed=p.config.seed)
-    store.publish(c.steps, realm.build_index(), embedder_digest(p.towers.embedders))
+    with contextlib.closing(refresher):
+        if p.towers.embedder.null is not None and not step_folders(p.run.checkpoints / "pretrain"):
+            refresher.before(0)
+            start_null(realm, [p.train_masker(s) for s in train[:256]], refresher.index, c.candidates)
+        fit(p.run, "pretrain", p.towers, parts, loss_of, c.steps, max(1, c.steps // 10), c.save_every, refresher.before, seed=p.config.seed,
+            extra=lambda step: {"index": refresher.version, "position": step * c.batch})
+    if not refresher.store.has(c.steps, digest := embedder_digest(p.towers.embedder)): refresher.store.publish(c.steps, realm.build_index(), digest)
     last = p.run.metrics.of("pretrain")[-max(1, c.steps // 5):]
     return {k: float(np.mean([m[k] for m in last])) for k in ("loss", "ru", "p_null", "hit")}
 
@@ -293,7 +304,7 @@ def run_facts(p: Parts, n: int) -> dict[str, str]:
 
 # %% ../nbs/97_train.ipynb #015
 STAGES = {"corpus": stage_corpus, "mask": stage_mask, "warmup": stage_warmup, "ict": stage_ict, "pretrain": stage_pretrain, "evaluate": stage_evaluate}
-SHORT = {"corpus": "corpus.source", "base": "model.base", "refresh": "pretrain.refresh", "retrieval": "pretrain.retrieval", "policy": "mask.policy"}
+SHORT = {"corpus": "corpus.source", "base": "model.base", "refresh": "pretrain.refresh", "retrieval": "pretrain.retrieval", "policy": "mask.policy", "max-staleness": "pretrain.max_staleness"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -327,7 +338,8 @@ def check(config: Config):
     "Refuse settings that cannot work, before anything is fetched or written."
     from realm_nb.marginal import MARGINALS
     from realm_nb.examples import POLICIES
-    from realm_nb.refresh import MODES
+    from realm_nb.refresh import core_set
+    from realm_nb.staleness import MODES
     from realm_nb.towers import POOLINGS
     values = settings(config)
     for name, known in {"mask.policy": POLICIES, "pretrain.marginal": MARGINALS, "pretrain.retrieval": RETRIEVALS, "pretrain.refresh": MODES, "model.pooling": POOLINGS,
@@ -337,10 +349,24 @@ def check(config: Config):
                 "pretrain.refresh_every": 1, "evaluate.examples": 1, "evaluate.resamples": 1, "model.dim": 1}
     for name, value in values.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value < at_least.get(name, 0): raise UserError(f"--{name} must be at least {at_least.get(name, 0)}, not {value}")
+    if config.pretrain.builder_cores: core_set(config.pretrain.builder_cores)
+    if config.pretrain.builder not in ("auto", "none"): pick_device(config.pretrain.builder)
     if config.pretrain.index != "exact": new_faiss(config.model.dim, config.pretrain.index)
     if not 0 < config.corpus.held_out < 1: raise UserError(f"--corpus.held_out must lie between 0 and 1, not {config.corpus.held_out}")
     if config.warmup.own + config.warmup.nothing > 1: raise UserError("--warmup.own and --warmup.nothing are shares and must not add up to more than 1")
     if config.corpus.limit + config.mask.max_pieces > 510: raise UserError(f"--corpus.limit {config.corpus.limit} and --mask.max_pieces {config.mask.max_pieces} must not add up to more than 510, a BERT's length")
+
+
+def run_stages(p: Parts, stages: list[str]):
+    "Those of `stages` that have not finished yet."
+    for stage in stages:
+        if p.run.result(stage) is not None:
+            p.run.log(f"{stage}: already finished")
+            continue
+        t = time.perf_counter()
+        result = STAGES[stage](p)
+        p.run.finish(stage, result)
+        p.run.log(f"{stage}: {time.perf_counter() - t:.0f} s  {brief(result)}")
 
 
 @cli
@@ -349,15 +375,9 @@ def main(argv):
     config, folder, stages = parse(argv)
     run = Run(folder)
     run.claim(config)
-    parts, began = Parts(config, run), time.perf_counter()
-    for stage in stages:
-        if run.result(stage) is not None:
-            run.log(f"{stage}: already finished")
-            continue
-        t = time.perf_counter()
-        result = STAGES[stage](parts)
-        run.finish(stage, result)
-        run.log(f"{stage}: {time.perf_counter() - t:.0f} s  {brief(result)}")
+    began = time.perf_counter()
+    with only_one(folder / "trainer.lock", "a trainer", "wait for it, stop it, or choose another folder with --run"), on_disk(folder):
+        run_stages(Parts(config, run), stages)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     run.log(f"done in {time.perf_counter() - began:.0f} s, peak memory {peak / (1024 if sys.platform != 'darwin' else 2**30):.1f} GB, in {folder}")
 
