@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['me', 'publishing', 'sweep', 'Beacon', 'read_beacon', 'Watch', 'only_one', 'digest_of', 'embedder_digest',
-           'write_rows', 'read_rows', 'Damaged', 'IndexStore', 'copied', 'described', 'Snapshots', 'rebuilt',
-           'shard_range', 'embed_rows', 'Builder', 'Work', 'end_with_input', 'core_set', 'keep_to', 'shard_of', 'main']
+           'write_rows', 'read_rows', 'Damaged', 'Versions', 'IndexStore', 'copied', 'described', 'Snapshots',
+           'rebuilt', 'shard_range', 'embed_rows', 'Shard', 'Builder', 'Work', 'end_with_input', 'core_set', 'keep_to',
+           'shard_of', 'main']
 
 # %% ../nbs/60_refresh.ipynb #002
 import argparse, contextlib, fcntl, hashlib, io, json, os, re, socket, sys, threading, time
@@ -140,8 +141,8 @@ def read_rows(folder, manifest: dict) -> np.ndarray:
 class Damaged(UserError): pass
 
 # %% ../nbs/60_refresh.ipynb #017
-class IndexStore:
-    "Versions of one index in `folder`, `keep` newest ones and the first. `owner`: who writes."
+class Versions:
+    "Versions of one index in `folder`, to read; `keep` newest ones and the first are kept. `owner`: who writes."
 
     def __init__(self, folder, keep: int = 2, owner: str = "trainer"):
         self.folder, self.keep, self.owner, self.watch = Path(folder), keep, owner, Watch()
@@ -175,6 +176,10 @@ class IndexStore:
         try: return read_rows(self.path(step), manifest)
         except ValueError as e: raise Damaged(f"index version {self.path(step)} is damaged ({e}); delete it and run again") from None
         except OSError as e: raise UserError(f"index version {self.path(step)} cannot be read ({e.strerror})") from None
+
+# %% ../nbs/60_refresh.ipynb #018
+class IndexStore(Versions):
+    "The same, to write."
 
     def publish(self, step: int, embeddings, digest: str, shape=None) -> Path:
         "Write the version of `step`, then prune. `embeddings`: an array [N, D], or arrays that make up `shape`."
@@ -217,7 +222,7 @@ class IndexStore:
         "A beacon to hold versions with: `beat(versions=[…])` before loading."
         return Beacon(self.folder / "readers" / f"{me()}.json")
 
-# %% ../nbs/60_refresh.ipynb #022
+# %% ../nbs/60_refresh.ipynb #023
 def copied(embedder) -> dict[str, torch.Tensor]:
     "The weights as new tensors on the CPU."
     return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in embedder.state_dict().items()}
@@ -265,7 +270,7 @@ class Snapshots:
         for step in self.steps():
             if step not in keep: remove(self.path(step))
 
-# %% ../nbs/60_refresh.ipynb #023
+# %% ../nbs/60_refresh.ipynb #024
 def rebuilt(state: dict, meta: dict, device="cpu") -> tuple[Embedder, TokenStore]:
     "The Embedder of a snapshot, and its corpus."
     from transformers import BertConfig, BertModel
@@ -277,7 +282,7 @@ def rebuilt(state: dict, meta: dict, device="cpu") -> tuple[Embedder, TokenStore
     embedder.load_state_dict(state)
     return embedder.eval().to(device), store
 
-# %% ../nbs/60_refresh.ipynb #026
+# %% ../nbs/60_refresh.ipynb #027
 def shard_range(n: int, shard: int, of: int) -> range:
     "Shard number `shard`, from 1 to `of`, of n blocks."
     return range(n * (shard - 1) // of, n * shard // of)
@@ -296,8 +301,8 @@ def embed_rows(embedder: Embedder, store: TokenStore, special: Special, limit: i
                 done += len(group); beat(done)
         yield rows
 
-# %% ../nbs/60_refresh.ipynb #029
-class Builder:
+# %% ../nbs/60_refresh.ipynb #030
+class Shard:
     "Shard `shard` of `of` of a run's index, built from its newest snapshot."
 
     def __init__(self, run, shard: int = 1, of: int = 1, device: str = "auto", once: bool = False):
@@ -310,6 +315,15 @@ class Builder:
     def parts(self, step: int) -> Path: return self.store.folder / "parts" / f"s{step}-{self.of}"
     def part(self, step: int) -> Path: return self.parts(step) / str(self.shard)
 
+    def digest(self, step: int) -> str | None:
+        "The digest of a snapshot; None if it is gone or unreadable."
+        try: return json.loads((self.snapshots.path(step) / "meta.json").read_text(encoding="utf-8"))["digest"]
+        except (OSError, ValueError, KeyError): return None
+
+    def rest(self, seconds: float, phase: str = "waiting"):
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0: self.beacon.beat(phase=phase); time.sleep(min(left, 0.5))
+
     def chosen(self) -> int | None:
         "The snapshot to work on."
         steps = self.snapshots.steps()
@@ -317,6 +331,10 @@ class Builder:
         if self.once: return max(steps, default=None)
         if self.shard > 1: return max(begun, default=None)
         return max((s for s in begun if self.part(s).is_dir()), default=max(steps, default=None))
+
+# %% ../nbs/60_refresh.ipynb #031
+class Builder(Shard):
+    "Embeds its shard, and puts versions together."
 
     def write_part(self, step: int):
         "Embed this shard with the snapshot of `step`."
@@ -355,14 +373,9 @@ class Builder:
         self.store.publish(step, rows(), digest, (sum(map(len, parts)), parts[0].shape[1]))
         remove(self.parts(step))
 
-# %% ../nbs/60_refresh.ipynb #031
+# %% ../nbs/60_refresh.ipynb #033
 class Work(Builder):
     "A builder that goes on until the run has finished."
-
-    def digest(self, step: int) -> str | None:
-        "The digest of a snapshot; None if it is gone or unreadable."
-        try: return json.loads((self.snapshots.path(step) / "meta.json").read_text(encoding="utf-8"))["digest"]
-        except (OSError, ValueError, KeyError): return None
 
     def turn(self) -> bool:
         "Do what there is to do; whether there was something."
@@ -381,10 +394,6 @@ class Work(Builder):
             self.say(f"published v{step}")
             return True
         return fresh
-
-    def rest(self, seconds: float, phase: str = "waiting"):
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0: self.beacon.beat(phase=phase); time.sleep(min(left, 0.5))
 
     def go(self, poll: float = 0.2):
         "Turn after turn; after a failure wait, at first one second, then ever longer."
@@ -405,7 +414,7 @@ class Work(Builder):
                 self.rest(min(60, 2 ** (failures - 1)), "after a failure")
         self.say("pre-training has finished")
 
-
+# %% ../nbs/60_refresh.ipynb #034
 def end_with_input():
     "End this process when its standard input does."
     def wait():
@@ -413,7 +422,7 @@ def end_with_input():
         os._exit(0)
     threading.Thread(target=wait, daemon=True).start()
 
-# %% ../nbs/60_refresh.ipynb #035
+# %% ../nbs/60_refresh.ipynb #038
 def core_set(text: str) -> set[int]:
     "Core numbers of a text such as `1`, `2,3` or `4-7`."
     try: return {c for part in text.split(",") for c in range(int(part.split("-")[0]), int(part.split("-")[-1]) + 1)}
@@ -457,5 +466,5 @@ def main(argv):
         try: work.go()
         finally: work.beacon.close()
 
-# %% ../nbs/60_refresh.ipynb #038
+# %% ../nbs/60_refresh.ipynb #041
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
