@@ -15,7 +15,7 @@ def die(): os.kill(os.getpid(), signal.SIGKILL)
 def arm(fault: str):
     "Let this process meet `fault`: killed at a phase, before or after the n-th rename, at the n-th settling of files, slow, or with a clock that jumps."
     kind, _, n = fault.partition(":")
-    count = [int(n or 1)]
+    count = [int(n) if n.isdigit() else 1]
     def nth():
         count[0] -= 1
         return count[0] == 0
