@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PALETTE', 'CSS', 'INTRO', 'HOW', 'WORDS_JS', 'Site', 'error_box', 'shown', 'link', 'from_link', 'words_of', 'hide_at',
-           'filled', 'asked', 'compared', 'world_of', 'state_of', 'put', 'without_block', 'swap', 'replaced',
-           'uploaded', 'changes', 'both_worlds', 'load_gradio', 'picture', 'Panel', 'knobs', 'knob_settings',
-           'fill_tab', 'ask_tab', 'compare_tab', 'passages', 'world_tab', 'wire_world', 'map_tab', 'curves_tab', 'api',
-           'build', 'serve', 'Parser', 'main']
+           'result_of', 'filled', 'asked', 'compared', 'world_of', 'state_of', 'put', 'without_block', 'swap',
+           'replaced', 'uploaded', 'changes', 'both_worlds', 'load_gradio', 'picture', 'Panel', 'knobs',
+           'knob_settings', 'fill_tab', 'ask_tab', 'compare_tab', 'passages', 'other_words', 'world_tab', 'wire_world',
+           'map_tab', 'curves_tab', 'api', 'build', 'serve', 'Parser', 'main']
 
 # %% ../nbs/95_app.ipynb #002
 import argparse, json, os, re, sys, threading
@@ -87,13 +87,15 @@ def hide_at(text: str, hidden: str, start: int, end: int) -> tuple[str, str]:
     return BLANK.sub("…", full[:start]) + "[MASK]" + BLANK.sub("…", full[end:]), full[start:end]
 
 
-def filled(site: Site, text: str, hidden: str, settings: Settings, moment: str = "", world: World | None = None) -> str:
-    "The answer, the marginal put together, and the cards."
-    own = len(site.x.store) if world is not None else None
-    if not site.reads:
-        r = look_up(site.x, text, settings, moment, world)
-        return f'<p class="hint">Found, not read: this mode has no trained Encoder.</p>{cards(r["documents"], hidden, own)}{takeaway(r, link(text, hidden, settings, moment))}'
-    r = fill(site.x, text, hidden, settings, moment, world)
+def result_of(site: Site, text: str, hidden: str, settings: Settings, moment: str = "", world: World | None = None) -> dict:
+    "What `fill` gives, or in the reduced mode `look_up`."
+    return fill(site.x, text, hidden, settings, moment, world) if site.reads else look_up(site.x, text, settings, moment, world)
+
+
+def filled(site: Site, text: str, hidden: str, settings: Settings, moment: str = "", world: World | None = None, r: dict | None = None) -> str:
+    "The answer, the marginal put together, and the cards, of the result `r` if it is known."
+    r, own = r or result_of(site, text, hidden, settings, moment, world), len(site.x.store) if world is not None else None
+    if not site.reads: return f'<p class="hint">Found, not read: this mode has no trained Encoder.</p>{cards(r["documents"], hidden, own)}{takeaway(r, link(text, hidden, settings, moment))}'
     guess = "" if r["given"] else f'<p class="hint">Nobody said what was hidden, so y is REALM\'s own first answer: <b>{esc(r["hidden"])}</b>.</p>'
     left = f'<p class="hint">Left out of the search, since the sentence stands there: {", ".join(esc(site.x.store.title(b)) for b in r["excluded"])} (block {", ".join(map(str, r["excluded"]))}).</p>' if r["excluded"] else ""
     return f'<div class="result">{answers(r)}{guess}{assembly(r)}<h3>The documents it read</h3>{left}{cards(r["documents"], r["hidden"], own)}{takeaway(r, link(text, hidden, settings, moment))}</div>'
@@ -104,8 +106,9 @@ def asked(site: Site, question: str, settings: Settings, moment: str = "") -> st
     question = limited(question, "sentence")
     if site.answerer is None:
         r = look_up(site.x, question, settings, moment)
-        return ('<p class="hint">Below is what the retriever finds for the question. To get an answer, the run needs a reader that was fine-tuned on questions: '
-                f'type <code>python -m realm_nb.train --help</code> and run the stage <code>finetune</code> on this run.</p><h3>Where it would look</h3>{cards(r["documents"])}{takeaway(r)}')
+        train = f"python -m realm_nb.train{f' --run {site.folder}' if site.folder else ''} --stages finetune"
+        return (f'<p class="hint">No answer is read, since this run has no reader yet; questions teach it one: <code>{esc(train)}</code></p>'
+                f'<h3>Where it would look</h3>{cards(r["documents"])}{takeaway(r)}')
     if not question: raise UserError("the question is empty; type a few words")
     r = site.answerer(question, settings.k)
     rows = "".join(f'<li><span>{esc(a["answer"])}</span><span class="track"><i class="plus" style="width:{100 * a["probability"]:.2f}%"></i></span><b>{number(a["probability"])}</b></li>' for a in r["alternatives"])
@@ -192,9 +195,15 @@ def changes(site: Site, world: World | None) -> str:
 
 def both_worlds(site: Site, text: str, hidden: str, settings: Settings, world: World | None, moment: str = "") -> str:
     "The answer in the run's corpus beside the one in the visitor's."
-    mine = filled(site, text, hidden, settings, moment, world) if world is not None else ""
-    theirs = f'<h3>In the run\'s corpus</h3>{filled(site, text, hidden, settings, moment)}'
-    return f'<div class="worlds"><div class="theirs">{theirs}</div>' + (f'<div class="mine"><h3>In your world</h3>{mine}</div>' if mine else "") + "</div>"
+    ask = (text, hidden, settings, moment)
+    here = result_of(site, *ask)
+    theirs = f'<div class="theirs"><h3>In the run\'s corpus</h3>{filled(site, *ask, r=here)}</div>'
+    if world is None: return f'<div class="worlds">{theirs}</div>'
+    there, change = result_of(site, *ask, world), ""
+    if site.reads:
+        a, b = (r["answers"][0]["text"] for r in (here, there))
+        change = f'<p class="verdict">{f"The answer followed: <b>{esc(a)}</b> became <b>{esc(b)}</b>." if a != b else f"The first answer is still <b>{esc(a)}</b>."}</p>'
+    return f'{change}<div class="worlds">{theirs}<div class="mine"><h3>In your world</h3>{filled(site, *ask, world, there)}</div></div>'
 
 # %% ../nbs/95_app.ipynb #020
 PALETTE = {"light": "#4269d0 #c2850c #d1495b #3a9a82 #3f7f3f #c05fa0 #8a5fd0 #8a6242", "dark": "#7c9bff #efb118 #ff8a86 #6cc5b0 #7fc07f #ff9fd6 #b99aff #c79a75"}
@@ -220,7 +229,7 @@ CSS += """
 .card h4{margin:0 0 .3rem;font-size:1rem} .card .body{font-size:.9rem;margin:.2rem 0 .6rem;max-height:11rem;overflow:auto;flex:1} .card .says{margin:0;font-size:.9rem;color:var(--soft)} .tag{background:var(--c2);color:var(--paper);border-radius:4px;font-size:.7rem;padding:.1em .4em;margin-left:.5em}
 .bar{display:grid;grid-template-columns:4.2rem 1fr 3.8rem;gap:.5rem;align-items:center;font-size:.82rem;margin:.12rem 0;color:var(--ink)} .bar .value,.answer li b,.lane b{text-align:right;font-variant-numeric:tabular-nums} .bar .hint{font-size:.8rem}
 .takeaway{margin:.8rem 0;display:flex;gap:1.2rem;flex-wrap:wrap} .realm a{color:var(--c1);text-decoration:underline}
-.moments{border-collapse:collapse;width:100%;font-size:.92rem} .moments th,.moments td{text-align:left;padding:.3rem .5rem;border-bottom:1px solid var(--line);font-weight:400} .moments thead th{color:var(--soft)} .moments .now{background:var(--wash)} .moments .now th,.moments .now td{font-weight:700}
+.moments{border-collapse:collapse;width:100%;font-size:.92rem} .moments th,.moments td{text-align:left;padding:.3rem .5rem;border-bottom:1px solid var(--line);font-weight:400} .moments thead th{color:var(--soft)} .moments td{overflow-wrap:normal} .moments .now{background:var(--wash)} .moments .now th,.moments .now td{font-weight:700}
 .realm svg{width:100%;height:auto;max-width:900px;display:block} .realm svg text{fill:var(--ink);font-size:12px} .realm svg .tick,.realm svg .head{fill:var(--soft)} .scroll{overflow-x:auto} .scroll svg{min-width:560px}
 .slope polyline,.curve polyline{fill:none;stroke:var(--hue,var(--c1));stroke-width:2} .slope circle{fill:var(--hue)} .slope .hit polyline{stroke-width:4} .slope .hit text{font-weight:700} .slope .column{fill:var(--wash)} .grid{stroke:var(--line)} .curve .pale{opacity:.3;stroke-width:1}
 .map circle{fill:var(--c1);opacity:.55} .map circle.found{fill:none;stroke:var(--ink);stroke-width:2.5;opacity:1} .map text{paint-order:stroke;stroke:var(--paper);stroke-width:3px;font-weight:600} .curves{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,230px),1fr));gap:.5rem}
@@ -262,7 +271,7 @@ class Panel:
     "Components to choose a sentence and its blank; `name` sets their ids apart."
 
     def __init__(self, gr, site: Site, name: str, button: str):
-        self.pick = gr.Dropdown([(f"{text.replace('[MASK]', '____')}  ({hidden})", i) for i, (text, hidden) in enumerate(site.first)], value=None, label="Pick a sentence REALM has not trained on", elem_id=f"{name}-pick")
+        self.pick = gr.Dropdown([(f"{text.replace('[MASK]', '____')}  ({hidden})", i) for i, (text, hidden) in enumerate(site.first)], value=0, label="Pick a sentence that REALM has not trained on", elem_id=f"{name}-pick")
         self.text = gr.Textbox(site.first[0][0], label="Sentence with [MASK]", max_length=LIMITS["sentence"], lines=1, max_lines=4, elem_id=f"{name}-text")
         self.words = picture(gr, words_of(site, *site.first[0]), elem_id=f"{name}-words", js_on_load=WORDS_JS)
         with gr.Row():
@@ -287,7 +296,7 @@ class Panel:
 # %% ../nbs/95_app.ipynb #025
 def knobs(gr, site: Site) -> list:
     "The settings, in the order of `knob_settings`."
-    with gr.Accordion("Settings: how many documents, temperature, ∅, exclusion, marginal, moment", open=False, elem_id="settings"):
+    with gr.Accordion("Settings for all tabs", open=False, elem_id="settings"):
         with gr.Row():
             k = gr.Slider(1, 12, Settings().k, step=1, label="Documents k", info="read beside ∅", elem_id="k", min_width=200)
             t = gr.Slider(0.1, 5, 1, step=0.1, label="Temperature of p(z∣x)", info="1 is the model's own; low trusts the first document", elem_id="temperature", min_width=200)
@@ -360,13 +369,20 @@ def passages(site: Site, text: str, settings: Settings, world) -> list[tuple[str
     return [("a new document", -1), *((f"{d['title']}: {d['text'][:60]}…", d["block"]) for d in rows if d["block"] >= 0)]
 
 
+def other_words(site: Site) -> str:
+    "Words to put in place of the first sentence's hidden ones: of another sentence, and of the same kind (a number for a number)."
+    first, *others = [h for _, h in site.first]
+    kind = lambda h: h.strip().isdigit()
+    return next((h for h in others if kind(h) == kind(first) and h.lower() != first.lower()), "1900" if kind(first) else "Atlantis")
+
+
 def world_tab(gr, site: Site, all_knobs: list):
     "Change the world."
     picture(gr, f'<p class="hint">{HOW["world"]}</p>')
     world, panel = gr.State(None), Panel(gr, site, "world", "Fill in both worlds")
     with gr.Group():
         with gr.Row():
-            instead = gr.Textbox(next((h for _, h in site.first[1:] if h != site.first[0][1]), "another"), label="Let the passages say this instead of the hidden words", max_length=LIMITS["hidden"], elem_id="world-instead", scale=3)
+            instead = gr.Textbox(other_words(site), label="Let the passages say this instead of the hidden words", max_length=LIMITS["hidden"], elem_id="world-instead", scale=3)
             swapped = gr.Button("Rewrite them", elem_id="world-swap", scale=1, min_width=120)
     with gr.Accordion("Write, edit or remove documents yourself", open=False, elem_id="world-edit"):
         which = gr.Dropdown([("a new document", -1)], value=-1, label="Passage", info="those that the sentence finds", elem_id="world-which")

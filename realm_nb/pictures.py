@@ -93,7 +93,7 @@ def assembly(r: dict) -> str:
     key = "".join(f'<span class="{hue(i, d["block"])}"><span class="dot"></span>{esc(name(i, d))[:60]}</span>' for i, d in rows)
     return (f'<section class="assembly"><h3>How p(y∣x) is put together</h3><div class="lane"><span>p(z∣x)</span>{stacked(belief, "p of z given x: " + ", ".join(t for _, _, t in belief))}<b>1</b></div>'
             f'<div class="lane"><span>× p(y∣z,x)</span>{stacked(product, "share of p of y given x: " + spoken)}<b class="p-y-x">{number(r["p_y_x"])}</b></div>'
-            f'<div class="lane"><span>÷ p(y∣x)</span>{stacked([(c, v, t) for c, v, t in product], "shares: " + spoken, max(r["p_y_x"], 1e-12))}<b>shares</b></div><p class="key">{key}</p></section>')
+            f'<div class="lane" title="the same, stretched to the full length: the share of each document"><span>shares</span>{stacked([(c, v, t) for c, v, t in product], "shares: " + spoken, max(r["p_y_x"], 1e-12))}<b>1</b></div><p class="key">{key}</p></section>')
 
 
 def answers(r: dict) -> str:
@@ -182,11 +182,11 @@ def curve_svg(stage: str, key: str, steps, values) -> str:
     "One curve: each step pale, its running mean strong."
     width, height, steps, values = 250, 150, np.asarray(steps, float), np.asarray(values, float)
     low, high = float(values.min()), float(values.max())
-    x = 42 + (steps - steps[0]) / max(steps[-1] - steps[0], 1) * (width - 54)
+    x = 54 + (steps - steps[0]) / max(steps[-1] - steps[0], 1) * (width - 66)
     y = lambda v: 122 - (v - low) / (high - low or 1) * 92
     line = lambda v: " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y(v)))
-    body = (f'<text class="head" x="{width / 2}" y="16" text-anchor="middle">{esc(LABELS.get(key, key))}</text><text class="tick" x="38" y="{y(high) + 4:.0f}" text-anchor="end">{high:.3g}</text><text class="tick" x="38" y="{y(low) + 4:.0f}" text-anchor="end">{low:.3g}</text>'
-            f'<text class="tick" x="42" y="142">{steps[0]:.0f}</text><text class="tick" x="{width - 12}" y="142" text-anchor="end">step {steps[-1]:.0f}</text><polyline class="pale" points="{line(values)}"/><polyline points="{line(running_mean(values))}"/>')
+    body = (f'<text class="head" x="{width / 2}" y="16" text-anchor="middle">{esc(LABELS.get(key, key))}</text><text class="tick" x="50" y="{y(high) + 4:.0f}" text-anchor="end">{high:.3g}</text><text class="tick" x="50" y="{y(low) + 4:.0f}" text-anchor="end">{low:.3g}</text>'
+            f'<text class="tick" x="54" y="142">{steps[0]:.0f}</text><text class="tick" x="{width - 12}" y="142" text-anchor="end">step {steps[-1]:.0f}</text><polyline class="pale" points="{line(values)}"/><polyline points="{line(running_mean(values))}"/>')
     return svg(width, height, f"{stage}: {LABELS.get(key, key)}, from {values[0]:.3g} at step {steps[0]:.0f} to {values[-1]:.3g} at step {steps[-1]:.0f}", body, "curve")
 
 
