@@ -334,7 +334,7 @@ def fill_tab(gr, site: Site, all_knobs: list, page):
     page.load(opened, None, [panel.text, panel.hidden, panel.words, out, *all_knobs], api_visibility="private", show_progress="minimal", concurrency_id="model")
     return panel
 
-
+# %% ../nbs/95_app.ipynb #027
 def ask_tab(gr, site: Site, all_knobs: list):
     "Ask a question."
     picture(gr, f'<p class="hint">{HOW["ask"]}</p>')
@@ -361,7 +361,7 @@ def compare_tab(gr, site: Site, all_knobs: list):
     panel.wire(gr, show, [at, *all_knobs], out)
     at.release(show, [panel.text, panel.hidden, at, *all_knobs], out, api_visibility="private", show_progress="minimal", concurrency_id="model")
 
-# %% ../nbs/95_app.ipynb #028
+# %% ../nbs/95_app.ipynb #029
 def passages(site: Site, text: str, settings: Settings, world) -> list[tuple[str, int]]:
     "What the list of passages offers: those that the sentence finds, in the visitor's world."
     try: rows = look_up(site.x, text, settings, world=world)["documents"]
@@ -400,7 +400,7 @@ def world_tab(gr, site: Site, all_knobs: list):
         return (store.title(block), store.text(block)) if block is not None and 0 <= block < len(store) else ("", "")
     which.input(chosen, [which, world], [title, body], api_visibility="private", show_progress="hidden")
 
-# %% ../nbs/95_app.ipynb #029
+# %% ../nbs/95_app.ipynb #030
 def wire_world(gr, site: Site, panel: Panel, shows: list, base: list, acts: dict):
     "Let each act make a new world, and show it."
     def dropped(world, block):
@@ -425,7 +425,7 @@ def wire_world(gr, site: Site, panel: Panel, shows: list, base: list, acts: dict
     panel.wire(gr, act(""), base[2:], shows)
     for name, (event, more) in acts.items(): event(act(name), [*base, *more], shows, api_name=f"world_{name}", api_visibility="undocumented", show_progress="minimal", concurrency_id="model")
 
-# %% ../nbs/95_app.ipynb #031
+# %% ../nbs/95_app.ipynb #032
 def map_tab(gr, site: Site, panel: Panel, all_knobs: list):
     "Corpus map."
     picture(gr, f'<p class="hint">{HOW["map"]}</p>')
@@ -457,7 +457,7 @@ def curves_tab(gr, site: Site):
     timer.tick(**run)
     return timer, run
 
-# %% ../nbs/95_app.ipynb #033
+# %% ../nbs/95_app.ipynb #034
 def api(gr, site: Site):
     "Endpoints /fill, /look_up, /ask, /compare, /corpus_map, /curves and /moments."
     def data(work):
@@ -489,7 +489,7 @@ def api(gr, site: Site):
     for name, f in {"fill": api_fill, "look_up": api_look_up, "ask": api_ask, "compare": api_compare, "corpus_map": api_map, "curves": api_curves, "moments": api_moments}.items():
         gr.api(f, api_name=name, concurrency_id="model")
 
-# %% ../nbs/95_app.ipynb #034
+# %% ../nbs/95_app.ipynb #035
 def build(site: Site):
     "The page as `gr.Blocks`."
     gr = load_gradio()
@@ -511,7 +511,7 @@ def build(site: Site):
         api(gr, site)
     return page.queue(max_size=128, default_concurrency_limit=4)
 
-# %% ../nbs/95_app.ipynb #036
+# %% ../nbs/95_app.ipynb #037
 def serve(site: Site, host: str = "127.0.0.1", port: int | None = None, wait: bool = True):
     "Start the server; returns (page, address)."
     gr = load_gradio()
@@ -543,5 +543,5 @@ def main(argv):
     threading.Thread(target=site.prepare, daemon=True).start()
     page.block_thread()
 
-# %% ../nbs/95_app.ipynb #040
+# %% ../nbs/95_app.ipynb #041
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
