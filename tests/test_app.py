@@ -166,7 +166,7 @@ def test_fill_a_blank(app, x, browser):
 
 def test_permalink_and_html(app, x, browser):
     from realm_nb.explore import Settings, fill
-    query = {"q": f"{NASTY} was born in [MASK].", "a": "Paris", "k": 2, "temperature": 0.5, "null": 0, "exclude": 0, "marginal": "sequence", "moment": x.moments[-2].name}
+    query = {"q": f"In [MASK] they say {NASTY}", "a": "Paris", "k": 2, "temperature": 0.5, "null": 0, "exclude": 0, "marginal": "sequence", "moment": x.moments[-2].name}
     with visit(browser, app, "?" + urlencode(query)) as page:
         r = data_of(page, "#fill-out")
         same(r, fill(x, query["q"], "Paris", Settings(2, 0.5, False, False, "sequence"), query["moment"]))
@@ -211,23 +211,23 @@ def test_before_and_after(app, x, browser):
         cards_agree(page, "#compare-out", fill(x, text, hidden, moment="base")["documents"])
 
 
-def told(x, text, hidden):
+def told(x, text, hidden, settings):
     "A document that changes the first answer, by the library's own word."
     from realm_nb.corpus import Document
-    from realm_nb.explore import Settings, World, fill
-    before = fill(x, text, hidden)["answers"][0]["text"]
-    for word in ("Paris", "Moon", "London", "1969", "Einstein", "Venus"):
-        body = text.replace("[MASK]", word) + f" Yes, it was {' '.join([word] * 12)} and {word} again."
-        seen = fill(x, text, hidden, world=World(x.store, x.tokenizer, x.limit, [Document(word, body)]))
+    from realm_nb.explore import World, fill
+    before = fill(x, text, hidden, settings)["answers"][0]["text"]
+    for word, times in [(w, n) for w in ("1969", "Paris", "Moon", "London", "Einstein", "Venus") for n in (30, 12, 1)]:
+        body = text.replace("[MASK]", word) + f" It was {' '.join([word] * times)}."
+        seen = fill(x, text, hidden, settings, world=World(x.store, x.tokenizer, x.limit, [Document(word, body)]))
         if seen["answers"][0]["text"] != before: return word, body, before, seen
     pytest.fail("no document changes the answer")
 
 
 def test_change_the_world(app, x, browser):
-    from realm_nb.explore import fill, suggestions
-    text, hidden = suggestions(x)[0]
-    word, body, before, want = told(x, text, hidden)
-    with visit(browser, app) as page, visit(browser, app) as other:
+    from realm_nb.explore import Settings, fill, suggestions
+    (text, hidden), settings, link = suggestions(x)[0], Settings(k=1, null=False), "?k=1&null=0"
+    word, body, before, want = told(x, text, hidden, settings)
+    with visit(browser, app, link) as page, visit(browser, app, link) as other:
         page.get_by_role("tab", name="Change the world").click()
         page.get_by_role("button", name="Write, edit or remove").click()
         page.locator("#world-title textarea, #world-title input").fill(word)
@@ -241,18 +241,20 @@ def test_change_the_world(app, x, browser):
         assert page.locator("#world-out .mine .tag").count() == 1
         assert data_of(other, "#fill-out")["answers"][0]["text"] == before, "another visitor sees the run's own corpus"
 
-        gone = [d["block"] for d in mine["documents"] if 0 <= d["block"] < len(x.store)][0]        # remove a passage
-        page.locator("#world-which input").click(); page.get_by_role("option", name=x.store.title(gone)).first.click()
-        page.wait_for_function("document.querySelector('#world-body textarea').value.length > 0")
-        page.locator("#world-drop").click()
-        page.wait_for_function("document.querySelector('#world-changes').innerText.includes('removed')")
-        until(page, "#world-out .mine", lambda r: gone not in [d["block"] for d in r["documents"]], "a removed passage")
+        says = lambda what: page.wait_for_function("what => document.querySelector('#world-changes').innerText.includes(what)", arg=what)
+        for title, after in ((word, "Nothing is changed"), (data_of(page, "#world-out .theirs")["documents"][0]["title"], "removed")):       # first one's own document, then the run's
+            page.locator("#world-which input").click(); page.get_by_role("option", name=title).first.click()
+            page.wait_for_function("document.querySelector('#world-body textarea').value.length > 0")
+            page.locator("#world-drop").click()
+            says(after)
+        theirs = data_of(page, "#world-out .theirs")["documents"][0]["block"]
+        until(page, "#world-out .mine", lambda r: theirs not in [d["block"] for d in r["documents"]], "a removed passage")
 
         page.locator("#world-file input[type=file]").set_input_files({"name": "more.jsonl", "mimeType": "application/jsonl", "buffer": json.dumps({"title": "Uploaded", "text": "This document comes from a file of the visitor."}).encode()})
-        page.wait_for_function("document.querySelector('#world-changes').innerText.includes('Uploaded')")
+        says("Uploaded")
         page.locator("#world-undo").click()
-        page.wait_for_function("document.querySelector('#world-changes').innerText.includes('Nothing is changed')")
-        same(data_of(page, "#world-out .theirs"), fill(x, text, hidden))
+        says("Nothing is changed")
+        same(data_of(page, "#world-out .theirs"), fill(x, text, hidden, settings))
 
 
 def test_ask_map_and_curves(app, x, run, browser):
