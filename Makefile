@@ -1,7 +1,7 @@
 # `make` alone lists what can be done.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup hooks export readme clean-notebooks check notebooks pytest test smoke train bench clean
+.PHONY: help setup hooks export readme clean-notebooks check notebooks pytest test smoke train app bench clean
 
 PYTHON ?= python
 WORKERS ?= 2
@@ -53,10 +53,13 @@ smoke:  ## every stage in about a minute, nothing learnt (ARGS="--run runs/mine"
 train:  ## the main job: the quick recipe, on real Wikipedia text (ARGS="--seed 1")
 	$(PYTHON) -m realm_nb.train$(RUN)
 
+app:  ## explore the newest run in the browser (ARGS="--run runs/quick --port 7860")
+	$(PYTHON) -m realm_nb.app$(RUN)
+
 bench:  ## throughput of taggers and masking on the real dump (minutes)
 	$(PYTHON) benchmarks/masking.py --corpus wiki-dump $(ARGS)
 
 clean:  ## remove caches and builds; runs/ and downloads stay
-	rm -rf build dist _docs _proc .pytest_cache .hypothesis .benchmarks
+	rm -rf build dist _docs _proc artefacts .pytest_cache .hypothesis .benchmarks
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -not -path './.venv*' -prune -exec rm -rf {} +

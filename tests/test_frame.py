@@ -66,7 +66,7 @@ def test_pins(project):
     dev = project["project"]["optional-dependencies"]["dev"]
     assert {"realm_nb[notebooks,app]", "nbdev==2.4.14", "execnb<0.2", "fastcore<2", "ghapi<2", "fastgit<0.0.5"} <= set(dev)
     for requirement in project["project"]["dependencies"]: assert ">=" in requirement, f"{requirement}: without a lower bound"
-    assert project["project"]["scripts"] == {"realm-train": "realm_nb.train:main"}
+    assert project["project"]["scripts"] == {"realm-train": "realm_nb.train:main", "realm-app": "realm_nb.app:main"}
     assert "network" in "".join(project["tool"]["pytest"]["ini_options"]["markers"])
 
 

@@ -1,6 +1,5 @@
 "The command line as a user meets it: real processes on the small encyclopedia, stopped and continued; and every kind of bad input."
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -13,8 +12,7 @@ HEAD = [sys.executable, "-m", "realm_nb.train"]
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory):
-    return {**os.environ, "REALM_NB_HOME": str(tmp_path_factory.mktemp("home")), "REALM_NB_QUIET": "1"}
+def environment(smoke_environment): return smoke_environment
 
 
 def train(environment, *flags):
@@ -36,11 +34,7 @@ def losses(run, stage): return [(m["step"], m["loss"]) for m in lines(run, stage
 
 
 @pytest.fixture(scope="module")
-def finished(environment, tmp_path_factory):
-    run = tmp_path_factory.mktemp("runs") / "whole"
-    done = train(environment, "--recipe", "smoke", "--run", run)
-    assert done.returncode == 0, done.stderr
-    return run
+def finished(smoke_run): return smoke_run
 
 
 def test_a_run_leaves_what_it_promises(finished):
