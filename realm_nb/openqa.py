@@ -133,9 +133,9 @@ class Reader(nn.Module):
         self.register_buffer("rarity", torch.ones(bert.config.vocab_size))
 
     def start_rarity(self, counts):
-        "Take how rare each piece is from its `counts` [V] in the corpus: 0 for the most common, 1 for one that is not there."
+        "Take how rare each piece is from its `counts` [V] in the corpus: 0 for the most common, nearly 1 for one that is there once."
         logs = torch.log1p(torch.as_tensor(counts, dtype=torch.float32))
-        self.rarity.copy_(1 - logs / logs.max().clamp_min(1e-6))
+        self.rarity.copy_((1 - logs / logs.max().clamp_min(1e-6)) * (logs > 0))
 
     def forward(self, batch: Batch) -> torch.Tensor:
         "Scores float32 [n, L, width] of the spans i to i + w."
