@@ -1,7 +1,7 @@
 # `make` alone lists what can be done.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup hooks export readme clean-notebooks check notebooks pytest test smoke train bench clean
+.PHONY: help setup hooks export readme clean-notebooks check notebooks pytest test smoke train bench table1 clean
 
 PYTHON ?= python
 WORKERS ?= 2
@@ -55,6 +55,9 @@ train:  ## the main job: the quick recipe, on real Wikipedia text (ARGS="--seed 
 
 bench:  ## throughput of taggers and masking on the real dump (minutes)
 	$(PYTHON) benchmarks/masking.py --corpus wiki-dump $(ARGS)
+
+table1:  ## question answering next to the paper's table (ARGS="--towers runs/quick --run runs/table1")
+	$(PYTHON) -m realm_nb.experiments table1 $(ARGS)
 
 clean:  ## remove caches and builds; runs/ and downloads stay
 	rm -rf build dist _docs _proc .pytest_cache .hypothesis .benchmarks
