@@ -22,7 +22,7 @@ from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_co
 from .evaluate import bootstrap
 from .loop import step_folders
 from .openqa import Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Readings, best_answers, closed_book, fine_tune, prepared, train_reader
-from .retrieval import document_sequence
+from .retrieval import ExactIndex, embed_store
 from .sources import fetch, load_questions, registry
 from .towers import Special, Towers, by_length, hush, load_bert, pad, query_sequence
 
@@ -200,7 +200,6 @@ class MeanPooled:
 
     def search(self, questions, k):
         "Cosines float32 [B, k] and block ids int64 [B, k], best first."
-        from realm_nb.retrieval import ExactIndex
         q = np.concatenate([self.embed([query_sequence(x["x"], self.lab.special, self.lab.config.qa.question) for x in questions[lo : lo + 512]]) for lo in range(0, len(questions), 512)])
         return ExactIndex(self.vectors).search(q, min(k, len(self.vectors)))
 
@@ -220,7 +219,6 @@ def kept_vectors(lab: Lab, name: str, embed, chunk: int = 512) -> np.ndarray:
 # %% ../nbs/92_experiments.ipynb #017
 def tuned(lab: Lab, training: Training, row: str) -> Dense:
     "ORQA's or REALM's retriever, its question side fine-tuned on the training questions with the documents frozen."
-    from realm_nb.retrieval import embed_store
     towers, scale = load_stage(lab.config.towers, *{"orqa": ("ict",), "realm": ("pretrain",)}[row])
     embed = lambda lo: embed_store(towers.embedder, lab.store, lab.special, lab.config.block_limit, blocks=range(lo, min(lo + 512, len(lab.store))), bar=False)
     vectors, model, c = kept_vectors(lab, row, embed), OpenQA(towers), lab.config.qa
@@ -341,7 +339,7 @@ FREE = ("rows", "tests", "read", "first")        # settings that a run's folder 
 def claim(run: Run, config: Table1Config):
     "Write `config.json`, or check that the folder was made with the same settings."
     path, mine = run.folder / "config.json", config.to_dict()
-    flat = lambda value: {k: v for k, v in ({**value, **value["qa"]}).items() if k not in (*FREE, "qa")}
+    flat = lambda value: {k: v for k, v in value.items() if k not in (*FREE, "qa")} | {f"qa.{k}": v for k, v in value["qa"].items()}
     if not path.exists(): return write_json(path, mine)
     try: theirs = flat(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError): raise UserError(f"{path} is not readable; choose another folder with --run, or delete this one") from None
