@@ -88,6 +88,7 @@ class Lab:
         self.config, self.run, self.tests = config, run, config.tests.split(",")
         unknown = [r for r in config.rows.split(",") if r not in ROWS]
         if unknown: raise UserError(f"unknown row {unknown[0]!r}{nearest(unknown[0], ROWS)}")
+        if config.towers and not (Path(config.towers) / "config.json").is_file(): raise UserError(f"{config.towers} is no run folder of realm_nb.train; give one with --towers")
         if config.read not in ("answerable", "all"): raise UserError(f"--read is answerable or all, not {config.read!r}")
 
     @functools.cached_property
