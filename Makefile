@@ -1,7 +1,7 @@
 # `make` alone lists what can be done.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup hooks export readme clean-notebooks check notebooks pytest test smoke train app bench clean
+.PHONY: help setup hooks export readme clean-notebooks check notebooks pytest test smoke train app bench table1 clean
 
 PYTHON ?= python
 WORKERS ?= 2
@@ -58,6 +58,9 @@ app:  ## explore the newest run in the browser (ARGS="--run runs/quick --port 78
 
 bench:  ## throughput of taggers and masking on the real dump (minutes)
 	$(PYTHON) benchmarks/masking.py --corpus wiki-dump $(ARGS)
+
+table1:  ## question answering next to the paper's table (ARGS="--towers runs/quick --run runs/table1")
+	$(PYTHON) -m realm_nb.experiments table1 $(ARGS)
 
 clean:  ## remove caches and builds; runs/ and downloads stay
 	rm -rf build dist _docs _proc artefacts .pytest_cache .hypothesis .benchmarks

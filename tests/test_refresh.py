@@ -138,7 +138,7 @@ def test_builder_killed(site, nursery, tmp_path, fault):
 
 def test_builder_dead_or_hung_is_restarted(site, environment, record_property):
     "SIGKILL, then SIGSTOP: each is noticed and named, a new builder is started, and versions come again. Afterwards no builder is left."
-    supervisor = local_builder(site.run, "cpu", "cpu", patience=3)
+    supervisor = local_builder(site.run, "cpu", "cpu", patience=6)
     refresher = site.refresher(supervisor=supervisor)
     supervisor.say = site.said.append
     held = []

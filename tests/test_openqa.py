@@ -1,0 +1,386 @@
+"The scorer against cases worked out by hand, spans and losses against brute force, and the commands from end to end."
+import copy, itertools, json, math, time
+
+import numpy as np
+import pytest
+import torch
+
+from realm_nb import ask, experiments
+from realm_nb.answers import answer_blocks, blocks_with_answers, exact_match, f1, matches, normalize_answer, recall_at, right, without_overlap
+from realm_nb.core import Run, UserError
+from realm_nb.corpus import build_store, read_corpus, tiny_tokenizer
+from realm_nb.openqa import (Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Reading, Readings, best_answers, draw_blocks, fine_tune, join, openqa_step, prepared, read_blocks,
+                             reader_loss, retriever_loss, right_spans, shared, span_mask, text_of)
+from realm_nb.retrieval import embed_store
+from realm_nb.sources import load_questions
+from realm_nb.towers import Embedder, Encoder, Special, Towers, fresh_head, hush, pad
+
+# (prediction, answers, exact match, F1), worked out by hand
+CASES = [
+    ("Paris", ["Paris"], True, 1),
+    ("paris", ["PARIS"], True, 1),
+    ("Paris.", ["Paris"], True, 1),
+    ("  Paris \n", ["Paris"], True, 1),
+    ("the Nile", ["Nile"], True, 1),
+    ("a Nile", ["an Nile"], True, 1),
+    ("Nile", ["River Nile"], False, 2 / 3),
+    ("River  Nile", ["River Nile"], True, 1),
+    ("Rome", ["Paris"], False, 0),
+    ("Rome", ["Paris", "Rome"], True, 1),
+    ("U.S.", ["US"], True, 1),
+    ("U. S.", ["US"], False, 0),
+    ("Beyonc\u00e9", ["Beyonce\u0301"], True, 1),
+    ("Beyoncé", ["Beyonce"], False, 0),
+    ("Ångström", ["A\u030angstro\u0308m"], True, 1),
+    ("1,000", ["1000"], True, 1),
+    ("1.5", ["15"], True, 1),
+    ("$5", ["5"], True, 1),
+    ("5%", ["5"], True, 1),
+    ("1914–18", ["191418"], False, 0),
+    ("1914-18", ["191418"], True, 1),
+    ("rock 'n' roll", ["rock n roll"], True, 1),
+    ("O'Neill", ["ONeill"], True, 1),
+    ("AC/DC", ["ACDC"], True, 1),
+    ("The The", ["the"], True, 1),
+    ("The", ["a"], True, 1),
+    ("", [""], True, 1),
+    ("", ["Paris"], False, 0),
+    ("Paris", [""], False, 0),
+    ("...", [""], True, 1),
+    ("theatre", ["atre"], False, 0),
+    ("Athens", ["thens"], False, 0),
+    ("an-the", ["anthe"], True, 1),
+    ("Barack Hussein Obama", ["Barack Obama"], False, 0.8),
+    ("Obama", ["Barack Obama", "Obama Barack"], False, 2 / 3),
+    ("Obama Barack", ["Barack Obama"], False, 1),
+    ("to be or not to be", ["to be"], False, 0.5),
+    ("be be", ["be"], False, 2 / 3),
+    ("one two three four", ["one two", "three four five"], False, 2 / 3),
+    ("the cat sat", ["a cat sat"], True, 1),
+    ("Vitamin A", ["vitamin"], True, 1),
+    ("日本", ["日本"], True, 1),
+    ("São Paulo", ["Sa\u0303o Paulo"], True, 1),
+    ("“Paris”", ["Paris"], False, 0),
+    ("July 4, 1776", ["July 4 1776"], True, 1),
+    ("4 July 1776", ["July 4, 1776"], False, 1),
+]
+# (prediction, expressions, right)
+EXPRESSIONS = [
+    ("Longbow", [r"long\s?bow"], True),
+    ("long bow", [r"long\s?bow"], True),
+    ("a long bow", [r"long\s?bow"], False),
+    ("1945", [r"194[0-5]"], True),
+    ("1946", [r"194[0-5]"], False),
+    ("Ben Nevis", ["Everest", "Ben\\s+Nevis"], True),
+    ("Everest in Nepal", ["everest"], True),
+    ("C++", ["C++"], True),
+    ("anything", ["(unclosed"], False),
+    ("anything", ["[", "any"], True),
+    ("anything", ["*"], False),
+    ("", ["x"], False),
+    ("", [""], True),
+    ("Beyoncé", ["beyonc."], True),
+    ("line\nbreak", ["line$"], True),
+]
+
+
+@pytest.mark.parametrize("prediction, answers, em, overlap", CASES)
+def test_scorer(prediction, answers, em, overlap):
+    assert exact_match(prediction, answers) is em and right(prediction, answers) is em
+    assert math.isclose(f1(prediction, answers), overlap)
+
+
+@pytest.mark.parametrize("prediction, patterns, ok", EXPRESSIONS)
+def test_expressions(prediction, patterns, ok): assert right(prediction, patterns, expressions=True) is ok
+
+
+def test_there_are_enough_cases(): assert len(CASES) + len(EXPRESSIONS) >= 40
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)+$", r"(a|aa)+$", r"(.*a){25}$"])
+def test_a_slow_expression_is_stopped(pattern):
+    began = time.perf_counter()
+    assert not matches(pattern, "a" * 200 + "!", seconds=0.2)
+    assert time.perf_counter() - began < 20
+
+
+def test_normal_form_of_a_normal_form():
+    for prediction, answers, *_ in CASES:
+        for text in (prediction, *answers): assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
+
+
+def test_answer_blocks_are_those_of_a_search():
+    g = np.random.default_rng(0)
+    vocabulary = ["Red", "fox", "the", "fox's", "U.S.", "a", "dog,", "1914–18", "Élan"]
+    texts = [" ".join(g.choice(vocabulary, g.integers(0, 12))) for _ in range(80)]
+    answers = [" ".join(g.choice(vocabulary, n)) for n in (1, 1, 2, 2, 3, 4) for _ in range(5)]
+    found = answer_blocks(texts, answers)
+    for answer in answers:
+        form = normalize_answer(answer)
+        if form: assert found[form].tolist() == [b for b, t in enumerate(texts) if f" {form} " in f" {normalize_answer(t)} "]
+        else: assert form not in found
+
+
+def test_recall_and_overlap():
+    holders = blocks_with_answers(["x fox", "y", "fox z"], [{"answers": ["fox"]}, {"answers": ["wolf"]}])
+    recall = recall_at(np.array([[1, 0, 2], [0, 1, 2]]), holders, ks=(1, 2, 3, 50))
+    assert {k: v.tolist() for k, v in recall.items()} == {1: [False, False], 2: [True, False], 3: [True, False]}
+    kept, dropped = without_overlap([{"question": q} for q in ("Who was it?", "who was it", "The end?")], [[{"question": "END"}]])
+    assert [q["question"] for q in kept] == ["Who was it?"] and dropped == 1
+
+
+# ---- reader
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    "A tiny base over the small encyclopedia."
+    from transformers import BertConfig, BertForMaskedLM, BertModel
+    hush()
+    work = tmp_path_factory.mktemp("openqa")
+    tokenizer = tiny_tokenizer(d.text for d in read_corpus("mini"))
+    store = build_store(read_corpus("mini"), tokenizer, work / "store", limit=64)
+    torch.manual_seed(0)
+    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, hidden_dropout_prob=0.0,
+                        attention_probs_dropout_prob=0.0, attn_implementation="eager")
+    encoder = Encoder(fresh_head(BertForMaskedLM(config)))
+    BertModel(config, add_pooling_layer=False).save_pretrained(work / "base"); tokenizer.save_pretrained(work / "base")
+    towers = Towers(Embedder(copy.deepcopy(encoder.model.bert), 16, "mean", learned_null=True), encoder)
+    reader = Reader(copy.deepcopy(encoder.model.bert), width=5, dim=16)
+    questions = prepared(load_questions("mini"), tokenizer)
+    holders = blocks_with_answers([store.text(b) for b in range(len(store))], questions)
+    return {"work": work, "tokenizer": tokenizer, "store": store, "special": Special.of(tokenizer), "edges": Edges.of(tokenizer), "towers": towers, "reader": reader,
+            "questions": questions, "holders": holders}
+
+
+def test_spans_are_those_of_brute_force(world):
+    store, tokenizer, edges = world["store"], world["tokenizer"], world["edges"]
+    g = np.random.default_rng(1)
+    for width in (1, 4, 10):
+        pairs = [join(world["questions"][g.integers(100)]["x"], store, int(g.integers(len(store))), world["special"], int(g.integers(20, 90))) for _ in range(12)]
+        mask = span_mask(pairs, edges, width)
+        for p, m in zip(pairs, mask):
+            names, n, want = tokenizer.convert_ids_to_tokens(p.sequence.pieces), len(p.sentence), set()
+            for a, b in itertools.combinations_with_replacement(range(n), 2):
+                i, j = a + p.body, b + p.body
+                good = [any(c.isalnum() for c in names[k]) and not names[k].startswith("[") for k in (i, j)]
+                continued = b + 1 < n and names[j + 1].startswith("##")
+                if b - a < width and p.sentence[a] == p.sentence[b] and all(good) and not names[i].startswith("##") and not continued: want.add((i, b - a))
+            assert {tuple(x) for x in torch.nonzero(m).tolist()} == want
+
+
+def test_right_spans_are_what_the_scorer_says(world):
+    store, edges = world["store"], world["edges"]
+    seen = 0
+    for q, held in list(zip(world["questions"], world["holders"]))[:30]:
+        for b in held[:2]:
+            pair = join(q["x"], store, int(b), world["special"])
+            mask = span_mask([pair], edges, 5)[0].numpy()
+            found = right_spans(store, int(b), pair, q["answers"], mask)
+            want = np.zeros_like(mask)
+            for i, w in np.argwhere(mask): want[i, w] = exact_match(text_of(store, int(b), i - pair.body, i + w - pair.body), q["answers"])
+            assert (found == want).all()
+            seen += found.any()
+    assert seen > 20
+
+
+def test_text_of_a_span_is_the_corpus_text(world):
+    store = world["store"]
+    for b in range(0, len(store), 40):
+        at = 0
+        for s in store.sentence_ids(b):
+            n = len(store.sentence(s))
+            assert text_of(store, b, at, at + n - 1) == store.sentence_text(s).strip()
+            at += n
+        with pytest.raises(IndexError): text_of(store, b, at, at)
+
+
+def test_scores_by_hand_and_padding(world):
+    reader, store = world["reader"].eval(), world["store"]
+    pairs = [join(q["x"], store, b, world["special"], limit) for q, b, limit in zip(world["questions"], (0, 7), (90, 30))]
+    with torch.no_grad():
+        both, alone = reader(pad([p.sequence for p in pairs])), reader(pad([pairs[1].sequence]))
+    n = len(pairs[1].sequence.pieces)
+    for w in range(5): assert torch.allclose(both[1, : n - w, w], alone[0, : n - w, w], atol=1e-5)
+
+
+def test_shared_by_hand(world):
+    pair = join(world["questions"][0]["x"], world["store"], 3, world["special"])
+    ids, second = pair.sequence.pieces.tolist(), pair.sequence.second
+    rarity = torch.rand(len(world["tokenizer"]))
+    got = shared(pad([pair.sequence, join(world["questions"][1]["x"], world["store"], 4, world["special"]).sequence]), rarity)[0][: len(ids)]
+    want = [float(rarity[v]) if v in (ids[second:] if i < second else ids[:second]) else 0.0 for i, v in enumerate(ids)]
+    assert torch.allclose(got, torch.tensor(want))
+
+
+def test_losses_by_brute_force_and_their_gradient():
+    g = torch.Generator().manual_seed(3)
+    scores, prior = torch.randn(6, 7, 4, generator=g).double().requires_grad_(), torch.randn(6, generator=g).double().requires_grad_()
+    mask, correct, rows = torch.rand(6, 7, 4, generator=g) < 0.6, torch.rand(6, 7, 4, generator=g) < 0.1, torch.tensor([0, 0, 1, 1, 2, 2])
+    correct[4:] = False
+    want = []
+    for q in range(2):
+        z = sum(math.exp(float(scores[i, a, w] + prior[i])) for i in range(6) for a in range(7) for w in range(4) if rows[i] == q and mask[i, a, w])
+        y = sum(math.exp(float(scores[i, a, w] + prior[i])) for i in range(6) for a in range(7) for w in range(4) if rows[i] == q and mask[i, a, w] and correct[i, a, w])
+        want.append(math.log(z) - math.log(y))
+    assert math.isclose(reader_loss(scores, mask, correct, rows, 3, prior).item(), sum(want) / 2, rel_tol=1e-9)
+    assert torch.autograd.gradcheck(lambda s, p: reader_loss(s, mask, correct, rows, 3, p), (scores, prior))
+    assert reader_loss(scores, mask, torch.zeros_like(mask), rows, 3).item() == 0
+    f, holds = torch.randn(3, 20, generator=g).double().requires_grad_(), torch.rand(3, 20, generator=g) < 0.2
+    holds[2] = False
+    p = f.softmax(1)
+    assert torch.allclose(retriever_loss(f, holds), -(p * holds).sum(1)[:2].log().mean())
+    assert torch.autograd.gradcheck(lambda x: retriever_loss(x, holds), (f,)) and retriever_loss(f, torch.zeros_like(holds)).item() == 0
+
+
+def test_step_is_the_two_losses_and_leaves_the_documents_alone(world):
+    store, special, edges = world["store"], world["special"], world["edges"]
+    model = OpenQA(copy.deepcopy(world["towers"]), copy.deepcopy(world["reader"]))
+    vectors = torch.from_numpy(embed_store(model.towers.embedder, store, special, bar=False))
+    c = QaConfig(read=3, search=200, width=5)
+    some = slice(0, 6)
+    loss, figures = openqa_step(model, store, edges, special, vectors, world["questions"][some], world["holders"][some], c)
+    assert math.isclose(loss.item(), figures["retriever"] + figures["reader"], rel_tol=1e-5) and figures["retriever"] > 0
+    loss.backward()
+    assert all(p.grad is None for p in model.towers.embedder.parameters()) and any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.towers.own.parameters())
+    model.zero_grad(set_to_none=True)
+    q = world["questions"][0]
+    _, ((best, *_),) = Dense(model.towers.own, vectors.numpy(), special).search([q], 1)
+    known = {**q, "answers": [store.sentence_text(store.sentence_ids(best)[0]).split()[0]]}         # a word of the best block, so that there is something right to read
+    loss, figures = openqa_step(model, store, edges, special, vectors, [known], [np.array([best])], c, end_to_end=True)
+    assert figures["reader"] > 0
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.towers.embedder.parameters())
+
+
+def test_fine_tuning_goes_on_where_it_was_stopped(world, tmp_path):
+    store, special, edges = world["store"], world["special"], world["edges"]
+    vectors = embed_store(world["towers"].embedder, store, special, bar=False)
+    c = QaConfig(tune_steps=60, tune_batch=4, search=50, lr_tune=1e-3)
+
+    def tune(folder, stop=None):
+        model, run = OpenQA(copy.deepcopy(world["towers"])), Run(folder, quiet=True)
+        before = copy.deepcopy(model.towers.embedder.state_dict())
+        if stop:
+            model.towers.own.forward_count, forward = 0, model.towers.own.forward
+            def failing(*a):
+                model.towers.own.forward_count += 1
+                if model.towers.own.forward_count > stop: raise KeyboardInterrupt
+                return forward(*a)
+            model.towers.own.forward = failing
+            with pytest.raises(KeyboardInterrupt): fine_tune(run, model, store, edges, special, vectors, world["questions"], world["holders"], c)
+            return
+        fine_tune(run, model, store, edges, special, vectors, world["questions"], world["holders"], c)
+        assert all(torch.equal(v, before[k]) for k, v in model.towers.embedder.state_dict().items())
+        return model.towers.own.state_dict()
+
+    whole = tune(tmp_path / "a")
+    tune(tmp_path / "b", stop=55)
+    resumed = tune(tmp_path / "b")
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_blocks_drawn():
+    g = np.random.default_rng(0)
+    ids, held = np.array([5, 3, 8, 1, 9, 2]), np.array([1, 3, 100])
+    for _ in range(20):
+        first, *others = draw_blocks(ids, held, 2, g)
+        assert first in (3, 1) and len(others) == 2 and not {1, 3} & set(others)
+    assert draw_blocks(ids, np.array([77]), 2, g) == []
+
+
+def test_best_answers_sum_over_spans_of_one_form(world):
+    store = world["store"]
+    b = next(b for b in range(len(store)) if "Warsaw" in store.text(b))
+    pair = join(world["questions"][0]["x"], store, b, world["special"])
+    mask = span_mask([pair], world["edges"], 5)[0].numpy()
+    (i, w), *_ = np.argwhere(right_spans(store, b, pair, ["Warsaw"], mask))
+    a = i - pair.body
+    made = [Reading(math.log(4), [(0.0, a, a + w)]), Reading(math.log(4), [(0.0, a, a + w), (math.log(0.5), 0, 0)])]
+    best, other = best_answers(store, [b, b], made, [0.0, math.log(3)])
+    # mass of all spans: 4 + 3 · 4 = 16; Warsaw 1 + 3, the other 3 / 2
+    assert best.text == "Warsaw" and math.isclose(best.p, 4 / 16) and math.isclose(other.p, 1.5 / 16)
+    assert best_answers(store, [b], [Reading(-1e9, [])]) == []
+
+
+def test_readings_are_made_once_and_kept(world, tmp_path):
+    args = world["reader"], world["store"], world["edges"], world["special"]
+    c, questions, ids = QaConfig(width=5), world["questions"][:3], np.array([[0, 1], [1, 2], [2, -1]])
+    readings = Readings(*args, c, tmp_path / "r.jsonl")
+    first = readings(questions, ids)
+    assert [len(r) for r in first] == [2, 2, 1] and len(readings.known) == 5
+    with open(tmp_path / "r.jsonl", "a") as f: f.write('["cut of')
+    again = Readings(*args, c, tmp_path / "r.jsonl")
+    assert len(again.known) == 5
+    again.args = None                                                        # nothing is left to read
+    for x, y in zip(sum(first, []), sum(again(questions, ids), [])):
+        assert math.isclose(x.log_z, y.log_z, abs_tol=1e-3) and [s[1:] for s in x.spans] == [s[1:] for s in y.spans]
+
+
+def test_retrievers_agree_with_a_sort(world):
+    store, special = world["store"], world["special"]
+    vectors = embed_store(world["towers"].embedder, store, special, bar=False)
+    dense = Dense(world["towers"].embedder, vectors, special, 0.5)
+    scores, ids = dense.search(world["questions"][:9], 4)
+    with torch.no_grad(): products = 0.5 * dense.embed(world["questions"][:9]).numpy() @ vectors.T
+    assert np.allclose(scores, -np.sort(-products, 1)[:, :4], atol=1e-4)
+    _, ids = Bm25(store).search(world["questions"], 5)
+    assert np.mean([np.isin(row, h).any() for row, h in zip(ids, world["holders"])]) > 0.8
+
+
+# ---- the commands
+
+@pytest.fixture(scope="module")
+def table(world):
+    "A table over the small encyclopedia, made by the command; its towers are untrained."
+    from realm_nb.core import write_json
+    run = world["work"] / "towers"
+    for stage in ("ict", "pretrain"):
+        (run / "checkpoints" / stage / "step_1").mkdir(parents=True)
+        world["towers"].save(run / "checkpoints" / stage / "step_1")
+    write_json(run / "config.json", {"model": {"scaled": True}})
+    flags = ["table1", "--run", str(world["work"] / "table"), "--towers", str(run), "--base", str(world["work"] / "base"), "--corpus", "mini", "--block_limit", "64",
+             "--train", "mini", "--tests", "mini", "--validation", "10", "--qa.steps", "3", "--qa.batch", "4", "--qa.tune_steps", "2", "--qa.tune_batch", "4", "--qa.search", "50"]
+    assert experiments.main(flags) == 0
+    return world["work"] / "table", flags
+
+
+def test_table_has_every_row(table, capsys):
+    folder, flags = table
+    text = (folder / "table1.md").read_text(encoding="utf-8")
+    for name in experiments.ROWS.values(): assert f"| {name} |" in text
+    assert "462 blocks" in text and "REALM, X = CC-News | 40.4 | 40.7 | 42.9" in text and "minutes of processor time" in text
+    assert len(list(folder.glob("answers-*-mini.jsonl"))) == 5
+    for path in folder.glob("answers-*-mini.jsonl"):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert len(rows) == len(load_questions("mini")) and all(r["right"] == exact_match(r["prediction"], r["answers"]) for r in rows if "prediction" in r)
+    assert experiments.main(flags) == 0 and capsys.readouterr().out.strip() == text.strip()          # nothing is made twice
+
+
+def test_ask_marks_its_evidence(table, tmp_path, capsys):
+    folder, _ = table
+    for retriever in ("bm25", "dense"):
+        assert ask.main(["In which city was Marie Curie born?", "--run", str(folder), "--retriever", retriever, "--top", "1"]) == 0
+        answer, evidence = capsys.readouterr().out.strip().split("\n")
+        text, p = answer.rsplit("  (", 1)
+        assert f"[[{text}]]" in evidence and 0 < float(p.rstrip("%)")) <= 100
+    mine = tmp_path / "mine.jsonl"
+    mine.write_text(json.dumps({"title": "Harbour", "text": "The old harbour of Port Elm was rebuilt in 1911 by the engineer Ida Quill."}) + "\n")
+    assert ask.main(["who rebuilt the harbour", "--run", str(folder), "--corpus", str(mine)]) == 0
+    assert "Harbour: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags, says", [
+    (["--rows", "bm52"], "bm25"), (["--qa.steps", "many"], "whole number"), (["--qa.stpes", "1"], "qa.steps"), (["--read", "some"], "answerable or all"), (["--tests", "nowhere"], "nowhere"),
+    (["--base", "nowhere"], "nowhere"), (["--towers", "nowhere", "--run", "{new}"], "run folder"), (["--corpus", "nowhere"], "nowhere"), (["--block_limit", "48"], "block_limit")])
+def test_bad_input_of_experiments(table, capsys, flags, says):
+    folder, good = table
+    assert experiments.main([*good, *(f.format(new=folder.parent / "new") for f in flags)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error and says in error
+
+
+@pytest.mark.parametrize("flags, says", [(["", "--run", "{run}"], "empty"), (["who?", "--run", "nowhere"], "experiments"), (["who?", "--run", "{run}", "--corpus", "nowhere"], "nowhere")])
+def test_bad_input_of_ask(table, capsys, flags, says):
+    assert ask.main([f.format(run=table[0]) for f in flags]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and "\n" not in error and says in error
