@@ -44,13 +44,24 @@ class Answerer:
         if stages: towers = type(towers).load(stages[-1]).eval()
         return Dense(towers.query_embedder, vectors, lab.special, scale, self.c.question)
 
-    def __call__(self, question: str) -> list[Answer]:
-        "Answers, most probable first."
+    def find(self, question: str) -> tuple[np.ndarray, np.ndarray, list[Answer]]:
+        "(the blocks read [k], log p(z|x) among them [k], answers, most probable first)."
         asked = prepared([{"question": question}], self.lab.tokenizer)
         if not question.strip() or not len(asked[0]["x"]): raise UserError("the question is empty; type a few words")
         scores, ids = self.retriever.search(asked, self.c.read)
         readings = read_blocks(self.reader, self.lab.store, self.lab.edges, self.lab.special, [(asked[0]["x"], int(b)) for b in ids[0]], self.c)
-        return best_answers(self.lab.store, ids[0], readings, prior_of(scores, 1.0)[0])
+        prior = prior_of(scores, 1.0)[0]
+        return ids[0], prior, best_answers(self.lab.store, ids[0], readings, prior)
+
+    def __call__(self, question: str) -> list[Answer]: return self.find(question)[2]
+
+    def facts(self, question: str, k: int = 5) -> dict:
+        "The first k answers and blocks as plain texts and numbers, for a page or a file."
+        (blocks, prior, answers), store = self.find(question), self.lab.store
+        if not answers: raise UserError("no answer: none of the blocks found has a span to choose")
+        p = np.exp(prior - np.logaddexp.reduce(prior))
+        return {"answer": answers[0].text, "probability": answers[0].p, "alternatives": [{"answer": a.text, "probability": a.p} for a in answers[:k]],
+                "evidence": [{"block": int(b), "title": store.title(int(b)), "text": store.text(int(b)), "p_z": float(q)} for b, q in zip(blocks[:k], p)]}
 
 # %% ../nbs/92_ask.ipynb #008
 def marked(store: TokenStore, answer: Answer, left: str = "[[", right: str = "]]") -> str:
