@@ -461,7 +461,7 @@ def main(argv):
     if args.cores: keep_to(core_set(args.cores))
     if args.attached: end_with_input()
     (run / "builders").mkdir(exist_ok=True)
-    import transformers.models.bert  # noqa: F401: seconds that belong before the first sign of life
+    from transformers import BertModel  # noqa: F401: takes seconds, which belong before the first sign of life
     with only_one(run / "builders" / f"{shard}-of-{of}.lock", f"builder {args.shard}", "leave the work to it, or take another --shard"):
         work = Work(run, shard, of, args.device, args.once)
         try: work.go()
