@@ -40,8 +40,8 @@ check:  ## are library, README and notebooks in sync, and the notebooks clean?
 notebooks:  ## run every notebook (WORKERS=2)
 	OMP_NUM_THREADS=1 nbdev_test --n_workers $(WORKERS) --timing
 
-pytest:  ## run tests/ (PYTEST_ARGS="-k mini")
-	$(PYTHON) -m pytest -q -rs $(PYTEST_ARGS)
+pytest:  ## run tests/ (WORKERS=2, PYTEST_ARGS="-k mini")
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -rs -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 test:  ## check + notebooks + pytest; the tests that download are skipped, with a reason, where nothing can be reached
 	@failed=; for t in check notebooks pytest; do $(MAKE) --no-print-directory $$t || failed="$$failed $$t"; done; \
