@@ -1,7 +1,7 @@
 # `make` alone lists what can be done.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup hooks export readme clean-notebooks check notebooks pytest test smoke train app bench table1 clean
+.PHONY: help setup hooks export readme clean-notebooks check notebooks browser pytest test smoke train app bench table1 clean
 
 PYTHON ?= python
 WORKERS ?= 2
@@ -43,8 +43,12 @@ notebooks:  ## run every notebook (WORKERS=2)
 pytest:  ## run tests/ (WORKERS=2, PYTEST_ARGS="-k mini")
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -rs -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
+browser:  ## a Chromium for the tests of the app, from Debian's packages, where there is none yet
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -qq && \
+	apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; } || echo "no chromium, and it cannot be installed here: install Debian's package of that name, or the tests of the app are skipped" >&2
+
 test:  ## check + notebooks + pytest; the tests that download are skipped, with a reason, where nothing can be reached
-	@failed=; for t in check notebooks pytest; do $(MAKE) --no-print-directory $$t || failed="$$failed $$t"; done; \
+	@failed=; for t in check browser notebooks pytest; do $(MAKE) --no-print-directory $$t || failed="$$failed $$t"; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
 smoke:  ## every stage in about a minute, nothing learnt (ARGS="--run runs/mine")

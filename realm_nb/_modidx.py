@@ -785,6 +785,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'realm_nb.train.Parser.error': ('train.html#parser.error', 'realm_nb/train.py'),
                                 'realm_nb.train.Parts': ('train.html#parts', 'realm_nb/train.py'),
                                 'realm_nb.train.Parts.__init__': ('train.html#parts.__init__', 'realm_nb/train.py'),
+                                'realm_nb.train.Parts.layers_of': ('train.html#parts.layers_of', 'realm_nb/train.py'),
                                 'realm_nb.train.Parts.realm': ('train.html#parts.realm', 'realm_nb/train.py'),
                                 'realm_nb.train.Parts.stored': ('train.html#parts.stored', 'realm_nb/train.py'),
                                 'realm_nb.train.Parts.towers': ('train.html#parts.towers', 'realm_nb/train.py'),

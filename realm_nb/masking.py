@@ -15,9 +15,7 @@ __all__ = ['MONTH', 'DAY', 'YEAR', 'ERA', 'UNIT', 'NUMBERED', 'ORDINAL_CENTURY',
 # %% ../nbs/20_masking.ipynb #002
 import argparse, hashlib, json, re, sys, zlib
 from bisect import bisect
-from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from functools import cached_property
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Iterator, NamedTuple, Protocol

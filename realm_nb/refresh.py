@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from .core import UserError, autocast, cache_home, cli, pick_device, pick_precision, remove, sha256, write_json
 from .corpus import TokenStore
 from .loop import settle, settle_name
-from .retrieval import document_sequence
-from .towers import Embedder, Special, by_length, pad
+from .retrieval import StoredLayers, document_sequence
+from .towers import Embedder, Special, by_length, pad, pad_hidden
 
 # %% ../nbs/60_refresh.ipynb #005
 def me() -> str:
@@ -228,11 +228,12 @@ def copied(embedder) -> dict[str, torch.Tensor]:
     return {name: t.detach().to("cpu", copy=True).contiguous() for name, t in embedder.state_dict().items()}
 
 
-def described(embedder: Embedder, store: TokenStore, special: Special, limit: int, precision: str = "auto") -> dict:
+def described(embedder: Embedder, store: TokenStore, special: Special, limit: int, precision: str = "auto", stored: StoredLayers | None = None) -> dict:
     "What it takes, besides weights, to embed the same corpus in another process."
-    folder, home = store.folder.resolve(), cache_home().resolve()
+    home = cache_home().resolve()
+    place = lambda folder: str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
     return {"bert": embedder.bert.config.to_dict(), "dim": embedder.dense.out_features, "pooling": embedder.pooling, "learned_null": embedder.null is not None,
-            "corpus": str(folder.relative_to(home) if folder.is_relative_to(home) else folder), "blocks": len(store),
+            "frozen": embedder.frozen, "stored": stored and place(stored.folder.resolve()), "corpus": place(store.folder.resolve()), "blocks": len(store),
             "special": list(special), "limit": limit, "precision": precision}
 
 
@@ -278,7 +279,7 @@ def rebuilt(state: dict, meta: dict, device="cpu") -> tuple[Embedder, TokenStore
     if not folder.exists(): raise UserError(f"the corpus {folder} is not on this host; copy it there, or prepare it with the trainer's flags and --stages corpus")
     store = TokenStore.open(folder)
     if len(store) != meta["blocks"]: raise UserError(f"the corpus {folder} has {len(store)} blocks, the trainer's {meta['blocks']}; copy it from the trainer's host")
-    embedder = Embedder(BertModel(BertConfig(**meta["bert"], attn_implementation="sdpa"), add_pooling_layer=False), meta["dim"], meta["pooling"], meta["learned_null"])
+    embedder = Embedder(BertModel(BertConfig(**meta["bert"], attn_implementation="sdpa"), add_pooling_layer=False), meta["dim"], meta["pooling"], meta["learned_null"], meta["frozen"])
     embedder.load_state_dict(state)
     return embedder.eval().to(device), store
 
@@ -289,15 +290,16 @@ def shard_range(n: int, shard: int, of: int) -> range:
 
 
 @torch.inference_mode()
-def embed_rows(embedder: Embedder, store: TokenStore, special: Special, limit: int, blocks: range, dtype=torch.float32, pieces: int = 4096, chunk: int = 4096, beat=lambda done: None):
-    "Yield the embeddings float32 [≤ chunk, D] of `blocks`, in order; `beat(done)` is called after each group."
-    device, done = next(embedder.parameters()).device, 0
+def embed_rows(embedder: Embedder, store: TokenStore, special: Special, limit: int, blocks: range, dtype=torch.float32, pieces: int = 4096, chunk: int = 4096, beat=lambda done: None,
+               stored: StoredLayers | None = None):
+    "Yield the embeddings float32 [≤ chunk, D] of `blocks`, in order, from their `stored` frozen layers if there are any; `beat(done)` is called after each group."
+    device, done, rectangle = next(embedder.parameters()).device, 0, pad_hidden if stored else pad
     for lo in range(0, len(blocks), chunk):
-        sequences = [document_sequence(store, b, special, limit) for b in blocks[lo : lo + chunk]]
+        sequences = [stored[b] if stored else document_sequence(store, b, special, limit) for b in blocks[lo : lo + chunk]]
         rows = np.empty((len(sequences), embedder.dense.out_features), np.float32)
         with autocast(device, dtype):
             for group in by_length(sequences, pieces):
-                rows[group] = embedder(pad([sequences[i] for i in group]).to(device)).float().cpu().numpy()
+                rows[group] = embedder(rectangle([sequences[i] for i in group]).to(device)).float().cpu().numpy()
                 done += len(group); beat(done)
         yield rows
 
@@ -341,11 +343,13 @@ class Builder(Shard):
         self.beacon.beat(phase="reading", step=step)
         state, meta = self.snapshots.load(step)
         embedder, corpus = rebuilt(state, meta, self.device)
+        layers = cache_home() / meta["stored"] if meta["stored"] else None
+        stored = StoredLayers(layers) if layers and layers.exists() else None        # on another host they may be missing: then all layers are computed
         blocks, dtype = shard_range(len(corpus), self.shard, self.of), pick_precision(meta["precision"], str(self.device))
         self.parts(step).mkdir(parents=True, exist_ok=True)
         beat = lambda done: self.beacon.beat(phase="embedding", step=step, done=done, count_of=len(blocks))
         with publishing(self.part(step), self.store.owner) as tmp:
-            rows = embed_rows(embedder, corpus, Special(*meta["special"]), meta["limit"], blocks, dtype, beat=beat)
+            rows = embed_rows(embedder, corpus, Special(*meta["special"]), meta["limit"], blocks, dtype, beat=beat, stored=stored)
             digest = write_rows(tmp / "embeddings.npy", rows, (len(blocks), meta["dim"]))
             write_json(tmp / "manifest.json", {"count": len(blocks), "dim": meta["dim"], "sha256": digest, "embedder": meta["digest"]})
             self.beacon.beat(phase="writing", step=step)

@@ -184,7 +184,8 @@ class StoredLayers:
     "What an Embedder's frozen layers make of each block, and last of ∅, in `folder`: `stored[block]` stands in for the block's sequence, `stored[MISSING]` for that of ∅."
 
     def __init__(self, folder):
-        try: self.offsets, self.rows = (np.load(Path(folder) / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in ("offsets", "rows"))
+        self.folder = Path(folder)
+        try: self.offsets, self.rows = (np.load(self.folder / f"{n}.npy", mmap_mode="r", allow_pickle=False) for n in ("offsets", "rows"))
         except (OSError, ValueError) as e: raise UserError(f"{folder} holds no whole layers ({str(e).splitlines()[0][:80]}); delete it and run again") from None
 
     def __len__(self): return len(self.offsets) - 1

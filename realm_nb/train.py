@@ -141,21 +141,24 @@ class Parts(Texts):
         "Both towers from the base, on the device."
         m = self.config.model
         seed_everything(self.config.seed)
-        towers = towers_from_base(self.base, m.layers, m.embedder_layers, m.dim, m.pooling, m.dropout, m.pointer, m.shared, m.learned_null, m.frozen_layers)
+        towers = towers_from_base(self.base, m.layers, m.embedder_layers, m.dim, m.pooling, m.dropout, m.pointer, m.shared, m.learned_null, m.frozen_layers).to(self.device)
         if not towers.has_head: towers.encoder.start_bias(self.store.piece_counts(len(self.tokenizer)))
-        sample = [document_sequence(self.store, int(b), self.special, self.config.corpus.limit) for b in rng(self.config.seed, "projection").permutation(len(self.store))[:1000]]
-        with torch.no_grad(): towers.embedder.start_projection(embed_all(towers.embedder.pool, sample, device="cpu"))
+        stored = self.layers_of(towers.embedder)
+        sample = [stored[b] if stored else document_sequence(self.store, int(b), self.special, self.config.corpus.limit) for b in rng(self.config.seed, "projection").permutation(len(self.store))[:1000]]
+        with torch.no_grad(): towers.embedder.start_projection(embed_all(towers.embedder.pool, sample, device=self.device))
         if towers.own: towers.own.dense.load_state_dict(towers.embedder.dense.state_dict())
-        return towers.to(self.device)
+        return towers
 
-    @functools.cached_property
-    def stored(self) -> StoredLayers | None:
-        "The Embedder's frozen layers of every block, if it has any and they take no more than `STORED_GB`."
-        e, limit = self.towers.embedder, self.config.corpus.limit
+    def layers_of(self, e) -> StoredLayers | None:
+        "What the frozen layers of the Embedder `e` make of every block, if it has any and they take no more than `STORED_GB`."
+        limit = self.config.corpus.limit
         if not e.frozen or len(self.store) * limit * e.bert.config.hidden_size * 2 / 1e9 > STORED_GB: return None
         frozen = torch.nn.ModuleList([e.bert.embeddings, *e.bert.encoder.layer[: e.frozen]])
         folder = self.store.folder.parent / f"layers-{digest([embedder_digest(frozen), limit])}"
         return StoredLayers(folder) if folder.exists() else StoredLayers.build(e, self.store, self.special, limit, folder, self.dtype)
+
+    @functools.cached_property
+    def stored(self) -> StoredLayers | None: return self.layers_of(self.towers.embedder)
 
     def realm(self, towers) -> Realm:
         return Realm(towers, self.store, self.special, self.config.corpus.limit, self.config.mask.max_pieces, self.config.model.scaled, self.dtype, stored=self.stored)
@@ -186,7 +189,7 @@ def held_examples(p: Parts, n: int) -> list:
     return [p.masker(s) for s in rng(p.config.seed, "evaluate").permutation(held)[:n]]
 
 
-def reading_accuracy(p: Parts, n: int = 200) -> dict:
+def reading_accuracy(p: Parts, n: int = 100) -> dict:
     "Exact accuracy on held-out spans with the own block as the only document, and with ∅ alone."
     examples = held_examples(p, n)
     own = np.array([[e.block] for e in examples])
@@ -211,13 +214,13 @@ def stage_warmup(p: Parts) -> dict:
 
 # %% ../nbs/97_train.ipynb #010
 def stage_ict(p: Parts) -> dict:
-    "Inverse cloze task; measures recall of the own block among all blocks, for up to 500 training blocks. Leaves the first version of the index."
+    "Inverse cloze task; measures recall of the own block among all blocks, for up to 250 training blocks. Leaves the first version of the index."
     c, limit = p.config.ict, p.config.corpus.limit
     start_from(p, "warmup")
     blocks = ict_blocks(p.store, p.held)
     batch = min(c.batch, len(blocks))
     if batch < 2: raise UserError(f"the corpus {p.config.corpus.source} has {len(blocks)} blocks of two sentences or more; ICT needs at least 2: give a larger corpus, or a larger --corpus.limit")
-    sample = rng(p.config.seed, "ict recall").permutation(blocks)[:500]
+    sample = rng(p.config.seed, "ict recall").permutation(blocks)[:250]
     def recall():
         vectors = p.realm(p.towers.eval()).build_index()
         return vectors, ict_recall(p.towers.embedder, p.store, sample, p.special, query_limit=p.config.mask.max_pieces, limit=limit, among=vectors, query_embedder=p.towers.own)
@@ -247,7 +250,7 @@ def make_refresher(p: Parts, realm: Realm) -> Refresher:
     build, digest, make = realm.build_index, lambda: embedder_digest(p.towers.embedder), lambda embeddings: make_index(p, np.array(embeddings))
     mode = "never" if c.retrieval == "frozen" else c.refresh
     if mode != "async": return Refresher(store, build, digest, c.refresh_every, mode, make, p.run.log)
-    description = described(p.towers.embedder, p.store, p.special, p.config.corpus.limit, p.config.precision)
+    description = described(p.towers.embedder, p.store, p.special, p.config.corpus.limit, p.config.precision, p.stored)
     builder = local_builder(p.run.folder, c.builder, str(p.device), c.builder_cores, c.builder_patience, p.run.log)
     return AsyncRefresher(store, build, digest, c.refresh_every, Snapshots(p.run.folder / "snapshots"), lambda: (copied(p.towers.embedder), description),
                           c.refresh_seconds, c.max_staleness, c.max_wait, builder, make, p.run.log, c.builder_patience)
