@@ -330,7 +330,7 @@ def fine_tune(run, model: OpenQA, store: TokenStore, edges: Edges, special: Spec
     if not len(usable): raise UserError("no training question has its answer in the corpus; give a larger corpus or other questions")
 
     def between(step):
-        if refresher and refresher.before(step): index["now"] = torch.as_tensor(np.array(refresher.embeddings))
+        if refresher and refresher.before(step): index["now"] = torch.as_tensor(np.array(refresher.index))
 
     def loss_of(step):
         chosen = rng(c.seed, stage, step).choice(usable, min(c.tune_batch, len(usable)), replace=False)
