@@ -354,7 +354,7 @@ def smoke() -> Config:
     c = quick()
     c.recipe = "smoke"
     c.corpus.source, c.mask.tagger, c.model.base, c.model.layers, c.model.embedder_layers = "mini", "rule", "scratch", 2, 2
-    c.model.frozen_layers, c.mask.processes = 1, 1
+    c.model.frozen_layers, c.mask.processes = 0, 1
     c.warmup.steps, c.ict.steps, c.pretrain.steps, c.pretrain.refresh_every, c.pretrain.save_every = 12, 12, 12, 4, 5
     c.evaluate.examples, c.evaluate.resamples = 64, 200
     return c

@@ -84,7 +84,7 @@ def test_a_killed_run_goes_on_and_is_the_same_to_the_bit(finished, environment, 
 
 @pytest.mark.parametrize("retrieval", ["frozen", "random"])
 def test_controls_run(environment, tmp_path, retrieval):
-    flags = ["--recipe", "smoke", "--run", tmp_path / "run", "--retrieval", retrieval, "--stages", "corpus,mask,ict,pretrain", "--ict.steps", 2, "--pretrain.steps", 3]
+    flags = ["--recipe", "smoke", "--run", tmp_path / "run", "--retrieval", retrieval, "--stages", "corpus,mask,ict,pretrain", "--ict.steps", 2, "--pretrain.steps", 3, "--model.frozen_layers", 1]
     done = train(environment, *flags)
     assert done.returncode == 0, done.stderr
     from realm_nb.towers import Towers
