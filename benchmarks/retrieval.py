@@ -1,6 +1,6 @@
 """Recall, latency, memory and bytes a block of each search back end, over a real index and a synthetic one of any size.
 
-    python benchmarks/retrieval.py real WORK --store DIR --base DIR     # embed the blocks of a token store, then measure
+    python benchmarks/retrieval.py real WORK --store DIR --base DIR     # embed the blocks of a token store, then measure; --tokenizer DIR when the base is a run's checkpoint
     python benchmarks/retrieval.py synthetic WORK --n 13000000          # clustered random vectors in float16, made in chunks
     python benchmarks/retrieval.py table WORK                           # the results so far as markdown
 
@@ -20,11 +20,11 @@ SYNTHETIC = ["exact float16", "SQfp16", "IVF256,SQfp16 nprobe=8", "PQ16"]      #
 SLICE = ["HNSW32 efSearch=64"]
 
 
-def make_real(folder: Path, store, base, queries=256):
+def make_real(folder: Path, store, base, tokenizer, queries=256):
     "Embeddings of a real store by `base`'s Embedder, and of some of its sentences; each sentence's own block is excluded."
     from realm_nb.corpus import TokenStore, load_tokenizer
     from realm_nb.towers import Special, Towers, towers_from_base, embed_all, query_sequence
-    store, special = TokenStore.open(store), Special.of(load_tokenizer(base))
+    store, special = TokenStore.open(store), Special.of(load_tokenizer(tokenizer))
     torch.manual_seed(0)
     embedder = (Towers.load(base) if (Path(base) / "towers.json").exists() else towers_from_base(base, 3, 2, 128, "mean", 0.0, True)).embedder.eval()
     np.save(folder / "embeddings.npy", embed_store(embedder, store, special, store.limit))
@@ -109,7 +109,7 @@ def table(results) -> str:
 def main(argv=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("what", choices=("real", "synthetic", "table", "one")); p.add_argument("work", type=Path)
-    p.add_argument("--store"); p.add_argument("--base"); p.add_argument("--n", type=int, default=13_000_000); p.add_argument("--name"); p.add_argument("--slice", type=int, default=50_000)
+    p.add_argument("--store"); p.add_argument("--base", help="weights, or a checkpoint of a run"); p.add_argument("--tokenizer", help="where the vocabulary is, if not with the base"); p.add_argument("--n", type=int, default=13_000_000); p.add_argument("--name"); p.add_argument("--slice", type=int, default=50_000)
     a = p.parse_args(argv)
     if a.what == "one": print(json.dumps(measure(a.name, a.work, a.n))); return
     if a.what == "table":
@@ -119,7 +119,7 @@ def main(argv=None):
     if not (data / "own.npy").exists():
         data.mkdir(parents=True, exist_ok=True)
         t = time.perf_counter()
-        make_real(data, a.store, a.base) if a.what == "real" else make_synthetic(data, a.n)
+        make_real(data, a.store, a.base, a.tokenizer or a.base) if a.what == "real" else make_synthetic(data, a.n)
         print(f"made in {time.perf_counter() - t:.0f} s", flush=True)
     results = json.loads((data / "results.json").read_text()) if (data / "results.json").exists() else []
     n = np.load(data / "embeddings.npy", mmap_mode="r").shape[0]
