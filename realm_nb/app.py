@@ -7,7 +7,7 @@ __all__ = ['READERS', 'PALETTE', 'CSS', 'INTRO', 'HOW', 'WORDS_JS', 'Site', 'err
            'hide_at', 'result_of', 'filled', 'asked', 'compared', 'world_of', 'state_of', 'put', 'without_block',
            'swap', 'replaced', 'uploaded', 'changes', 'both_worlds', 'load_gradio', 'picture', 'Panel', 'knobs',
            'knob_settings', 'fill_tab', 'ask_tab', 'compare_tab', 'passages', 'other_words', 'world_tab', 'wire_world',
-           'map_tab', 'curves_tab', 'api', 'build', 'serve', 'Parser', 'reader_of', 'main']
+           'map_tab', 'curves_tab', 'api', 'build', 'serve', 'reader_of', 'main']
 
 # %% ../nbs/95_app.ipynb #002
 import argparse, json, os, re, sys, threading
@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from .ask import Answerer
-from .core import UserError, cli
+from .core import Parser, UserError, cli
 from .corpus import Document, checked
 from .explore import BLANK, LIMITS, Explorer, Settings, World, compare, corpus_map, curves, fill, limited, look_up, newest_run, suggestions
 from .masking import make_tagger
@@ -526,10 +526,6 @@ def serve(site: Site, host: str = "127.0.0.1", port: int | None = None, wait: bo
                                     footer_links=["api", "settings"], ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, run_history=False)
     except OSError as e: raise UserError(f"port {port or 'in 7860-7959'} cannot be used ({str(e).splitlines()[0]}); choose another with --port") from None
     return page, address
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message): raise UserError(f"{message}; see python -m realm_nb.app --help")
 
 
 def reader_of(folder=None):

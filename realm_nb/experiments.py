@@ -6,7 +6,7 @@
 __all__ = ['ROWS', 'WEIGHTS', 'PAPER', 'FREE', 'Table1Config', 'cpu_seconds', 'open_store', 'base_folder', 'load_stage', 'Lab',
            'is_expressions', 'Training', 'load_training', 'start_reader', 'trained_reader', 'MeanPooled',
            'kept_vectors', 'tuned', 'make_retriever', 'prior_of', 'choose_weight', 'answer_all', 'judged', 'figures_of',
-           'make_row', 'percent', 'table1', 'claim', 'run_table1', 'Parser', 'main']
+           'make_row', 'percent', 'table1', 'claim', 'run_table1', 'main']
 
 # %% ../nbs/91_experiments.ipynb #002
 import argparse, copy, dataclasses, functools, json, resource, sys, time
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .answers import blocks_with_answers, f1, matches, recall_at, right, without_overlap
-from .core import Run, UserError, atomic_path, cache_home, cli, digest, nearest, progress, rng, seed_everything, set_field, settings, sha256, write_json, write_text
+from .core import Parser, Run, UserError, atomic_path, cache_home, cli, digest, nearest, progress, rng, seed_everything, set_field, settings, sha256, write_json, write_text
 from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_corpus, tokenizer_digest
 from .evaluate import bootstrap
 from .loop import step_folders
@@ -370,11 +370,6 @@ def run_table1(config: Table1Config, run: Run) -> str:
     return text
 
 # %% ../nbs/91_experiments.ipynb #031
-class Parser(argparse.ArgumentParser):
-    "An argument parser whose errors are `UserError`s."
-    def error(self, message): raise UserError(f"{message}; see python -m realm_nb.experiments --help")
-
-
 @cli
 def main(argv):
     "`python -m realm_nb.experiments table1`."

@@ -10,7 +10,7 @@ __all__ = ['MONTH', 'DAY', 'YEAR', 'ERA', 'UNIT', 'NUMBERED', 'ORDINAL_CENTURY',
            'Found', 'find_spans', 'chunk_file', 'cached_spans', 'start_worker', 'tag_chunk', 'tag_chunks', 'SpanTable',
            'judge', 'tag_store', 'plot_spans', 'agreement', 'disagreements', 'bio_labels', 'read_conll',
            'read_labelled', 'encode_labelled', 'entity_scores', 'padded', 'train_tagger', 'write_conll', 'dump_of',
-           'print_agreement', 'print_report', 'print_training', 'print_conll', 'Parser', 'count', 'main']
+           'print_agreement', 'print_report', 'print_training', 'print_conll', 'count', 'main']
 
 # %% ../nbs/20_masking.ipynb #002
 import argparse, hashlib, json, re, sys, zlib
@@ -23,7 +23,7 @@ from typing import Iterator, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from .core import UserError, atomic_path, cache_home, cli, digest, nearest, progress, rng, seed_everything, sha256, write_json
+from .core import Parser, UserError, atomic_path, cache_home, cli, digest, nearest, progress, rng, seed_everything, sha256, write_json
 from .corpus import STARTERS, SUFFIXES, TokenStore, existing, link_sentences, load_tokenizer, read_mediawiki, read_utf8
 from .sources import fetch, registry
 
@@ -583,10 +583,6 @@ def print_conll(args):
     texts = gold.sentences[args.skip :][: args.sentences or None]
     write_conll(args.out, texts, (gold if args.tagger == "links" else make_tagger(args.tagger)).tag(texts), args.kind)
     print(f"{len(texts):,} sentences in {args.out}")
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message): raise UserError(f"{message}; see {self.prog} --help")
 
 
 def count(text: str) -> int:

@@ -9,7 +9,7 @@ __all__ = ['me', 'publishing', 'sweep', 'Beacon', 'read_beacon', 'Watch', 'only_
            'shard_of', 'main']
 
 # %% ../nbs/60_refresh.ipynb #002
-import argparse, contextlib, fcntl, hashlib, io, json, os, re, socket, sys, threading, time
+import contextlib, fcntl, hashlib, io, json, os, re, socket, sys, threading, time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from .core import UserError, autocast, cache_home, cli, pick_device, pick_precision, remove, sha256, write_json
+from .core import Parser, UserError, autocast, cache_home, cli, pick_device, pick_precision, remove, sha256, write_json
 from .corpus import TokenStore
 from .loop import settle, settle_name
 from .retrieval import StoredLayers, document_sequence
@@ -450,9 +450,7 @@ def shard_of(text: str) -> tuple[int, int]:
 @cli
 def main(argv):
     "`python -m realm_nb.refresh`."
-    def refuse(message): raise UserError(f"{message}; see python -m realm_nb.refresh --help")
-    parser = argparse.ArgumentParser(prog="python -m realm_nb.refresh", allow_abbrev=False, description="Build index versions of a run from its newest snapshot, until pre-training has finished.")
-    parser.error = refuse
+    parser = Parser(prog="python -m realm_nb.refresh", allow_abbrev=False, description="Build index versions of a run from its newest snapshot, until pre-training has finished.")
     parser.add_argument("--run", required=True, help="the run's folder")
     parser.add_argument("--shard", default="1/1", metavar="I/N", help="which part of the corpus, when several builders share the work (default: 1/1, all)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:0 …")

