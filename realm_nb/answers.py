@@ -27,7 +27,7 @@ def normalize_answer(text: str) -> str:
 
 # %% ../nbs/72_answers.ipynb #007
 def exact_match(prediction: str, answers: list[str]) -> bool:
-    "Whether the normal form is that of one of `answers` (realm.md, exact match; SQuAD)."
+    "Whether the normal form is that of one of `answers` (as SQuAD and DPR score it)."
     return normalize_answer(prediction) in {normalize_answer(a) for a in answers}
 
 

@@ -117,7 +117,7 @@ def asked(site: Site, question: str, settings: Settings, moment: str = "") -> st
     r = site.answerer(question, settings.k)
     rows = "".join(f'<li><span>{esc(a["answer"])}</span><span class="track"><i class="plus" style="width:{100 * a["probability"]:.2f}%"></i></span><b>{number(a["probability"])}</b></li>' for a in r["alternatives"])
     return (f'<section class="answer"><p class="sentence"><b class="filled">{esc(r["answer"])}</b> <span class="hint">p = {number(r["probability"])}</span></p><ol>{rows}</ol></section>'
-            f'<h3>Evidence</h3>{cards(r["evidence"], r["answer"])}{takeaway(r)}')
+            f'{assembly({"documents": r["evidence"], "p_y_x": r["probability"]})}<h3>Evidence</h3><p class="hint">p(z∣x) is here what a block adds to all that the reader weighs, spans and search together.</p>{cards(r["evidence"], r["answer"])}{takeaway(r)}')
 
 
 def compared(site: Site, text: str, hidden: str, settings: Settings, at: float = -1) -> str:

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .answers import normalize_answer
 from .core import Parser, Run, UserError, cli
 from .corpus import TokenStore
-from .experiments import Lab, Table1Config, load_stage, prior_of
+from .experiments import Lab, Table1Config, document_vectors, load_stage, prior_of
 from .loop import step_folders
-from .openqa import Answer, Bm25, Dense, Edges, QaConfig, Reader, best_answers, prepared, read_blocks
+from .openqa import Answer, Bm25, Dense, Edges, QaConfig, Reader, Reading, best_answers, prepared, read_blocks, text_of
 from .retrieval import embed_store
 from .towers import Special, hush
 
@@ -33,35 +34,39 @@ class Answerer:
         try: self.c = QaConfig(**saved.pop("qa")); config = Table1Config(**{**saved, "qa": self.c, **({"corpus": corpus} if corpus else {})})
         except (KeyError, TypeError): raise UserError(f"{folder / 'config.json'} is not readable; make the table again in another folder") from None
         self.lab, self.reader = Lab(config, Run(folder, quiet=True)), Reader.load(found[-1]).eval()
-        self.retriever = self.lab.bm25 if retriever == "bm25" else self.dense(found)
+        self.retriever = self.lab.bm25 if retriever == "bm25" else self.dense(bool(corpus))
 
-    def dense(self, found):
-        "REALM's towers over the corpus, their question side fine-tuned if the table has got so far."
+    def dense(self, other: bool):
+        "REALM's towers over the corpus (`other`: not the table's), their question side fine-tuned if the table has got so far."
         lab, stages = self.lab, step_folders(self.lab.run.checkpoints / "question-realm")
         if not lab.config.towers: raise UserError(f"{lab.run.folder} was made without --towers; use --retriever bm25")
-        towers, scale = load_stage(lab.config.towers, "pretrain", "ict")
-        vectors = embed_store(towers.embedder, lab.store, lab.special, lab.config.block_limit)
+        towers, scale = load_stage(lab.config.towers, "pretrain")
+        vectors = embed_store(towers.embedder, lab.store, lab.special, lab.config.block_limit) if other else document_vectors(lab, "realm", towers)
         if stages: towers = type(towers).load(stages[-1]).eval()
         return Dense(towers.query_embedder, vectors, lab.special, scale, self.c.question)
 
-    def find(self, question: str) -> tuple[np.ndarray, np.ndarray, list[Answer]]:
-        "(the blocks read [k], log p(z|x) among them [k], answers, most probable first)."
+    def find(self, question: str, k: int = 0) -> tuple[np.ndarray, np.ndarray, list[Reading], list[Answer]]:
+        "(the blocks read [k], the logarithm of their weights [k], what was read in each, answers, most probable first); `k` 0 reads as many as the table does."
         asked = prepared([{"question": question}], self.lab.tokenizer)
         if not question.strip() or not len(asked[0]["x"]): raise UserError("the question is empty; type a few words")
-        scores, ids = self.retriever.search(asked, self.c.read)
+        scores, ids = self.retriever.search(asked, k or self.c.read)
         readings = read_blocks(self.reader, self.lab.store, self.lab.edges, self.lab.special, [(asked[0]["x"], int(b)) for b in ids[0]], self.c)
         prior = prior_of(scores, 1.0)[0]
-        return ids[0], prior, best_answers(self.lab.store, ids[0], readings, prior)
+        return ids[0], prior, readings, best_answers(self.lab.store, ids[0], readings, prior)
 
-    def __call__(self, question: str) -> list[Answer]: return self.find(question)[2]
+    def __call__(self, question: str) -> list[Answer]: return self.find(question)[-1]
 
     def facts(self, question: str, k: int = 5) -> dict:
-        "The first k answers and blocks as plain texts and numbers, for a page or a file."
-        (blocks, prior, answers), store = self.find(question), self.lab.store
-        if not answers: raise UserError("no answer: none of the blocks found has a span to choose")
-        p = np.exp(prior - np.logaddexp.reduce(prior))
-        return {"answer": answers[0].text, "probability": answers[0].p, "alternatives": [{"answer": a.text, "probability": a.p} for a in answers[:k]],
-                "evidence": [{"block": int(b), "title": store.title(int(b)), "text": store.text(int(b)), "p_z": float(q)} for b, q in zip(blocks[:k], p)]}
+        """Answer, alternatives and the k blocks read, as plain texts and numbers for a page or a file. Each block with p(z|x) (its share of all spans' weight),
+        p(y|z,x) (the answer's share of its own spans' weight), their product's share of p(y|x), and r(z) (section 3.3)."""
+        (blocks, prior, readings, found), store = self.find(question, k), self.lab.store
+        if not found: raise UserError("no answer: none of the blocks found has a span to choose")
+        best, weight = found[0], np.array([r.log_z for r in readings]) + prior
+        p_z, wanted = np.exp(weight - np.logaddexp.reduce(weight)), normalize_answer(best.text)
+        p_y_z = np.array([sum(np.exp(score - r.log_z) for score, first, last in r.spans if normalize_answer(text_of(store, int(b), first, last)) == wanted) for b, r in zip(blocks, readings)])
+        share = p_z * p_y_z / best.p
+        evidence = [{"block": int(b), "title": store.title(int(b)), "text": store.text(int(b)), "p_z": float(p), "p_y_z": float(y), "share": float(s), "r": float(s - p)} for b, p, y, s in zip(blocks, p_z, p_y_z, share)]
+        return {"question": question, "answer": best.text, "probability": best.p, "alternatives": [{"answer": a.text, "probability": a.p} for a in found[:5]], "evidence": evidence}
 
 # %% ../nbs/92_ask.ipynb #008
 def marked(store: TokenStore, answer: Answer, left: str = "[[", right: str = "]]") -> str:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROWS', 'WEIGHTS', 'PAPER', 'FREE', 'Table1Config', 'cpu_seconds', 'open_store', 'base_folder', 'load_stage', 'Lab',
            'is_expressions', 'Training', 'load_training', 'start_reader', 'trained_reader', 'MeanPooled',
-           'kept_vectors', 'tuned', 'make_retriever', 'prior_of', 'choose_weight', 'answer_all', 'judged', 'figures_of',
-           'make_row', 'percent', 'table1', 'claim', 'run_table1', 'main']
+           'kept_vectors', 'document_vectors', 'tuned', 'make_retriever', 'prior_of', 'choose_weight', 'answer_all',
+           'judged', 'figures_of', 'make_row', 'percent', 'table1', 'claim', 'run_table1', 'main']
 
 # %% ../nbs/91_experiments.ipynb #002
 import argparse, copy, dataclasses, functools, json, resource, sys, time
@@ -22,6 +22,7 @@ from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_co
 from .evaluate import bootstrap
 from .loop import step_folders
 from .openqa import Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Readings, best_answers, closed_book, fine_tune, prepared, train_reader
+from .refresh import stored_layers
 from .retrieval import ExactIndex, embed_store
 from .sources import fetch, load_questions, registry
 from .towers import Special, Towers, by_length, hush, load_bert, pad, query_sequence
@@ -218,11 +219,17 @@ def kept_vectors(lab: Lab, name: str, embed, chunk: int = 512) -> np.ndarray:
     return np.concatenate(parts)
 
 # %% ../nbs/91_experiments.ipynb #017
+def document_vectors(lab: Lab, name: str, towers: Towers) -> np.ndarray:
+    "The Embedder's vectors of all blocks; what its frozen layers make of them is shared by all towers that have the same."
+    store, special, limit = lab.store, lab.special, lab.config.block_limit
+    stored = stored_layers(towers.embedder, store, special, limit)
+    return kept_vectors(lab, name, lambda lo: embed_store(towers.embedder, store, special, limit, blocks=range(lo, min(lo + 512, len(store))), bar=False, stored=stored))
+
+
 def tuned(lab: Lab, training: Training, row: str) -> Dense:
     "ORQA's or REALM's retriever, its question side fine-tuned on the training questions with the documents frozen."
     towers, scale = load_stage(lab.config.towers, *{"orqa": ("ict",), "realm": ("pretrain",)}[row])
-    embed = lambda lo: embed_store(towers.embedder, lab.store, lab.special, lab.config.block_limit, blocks=range(lo, min(lo + 512, len(lab.store))), bar=False)
-    vectors, model, c = kept_vectors(lab, row, embed), OpenQA(towers), lab.config.qa
+    vectors, model, c = document_vectors(lab, row, towers), OpenQA(towers), lab.config.qa
     if lab.run.result(f"question-{row}") is None:
         began = cpu_seconds()
         aside = set(training.usable[: lab.config.validation].tolist())

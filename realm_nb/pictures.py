@@ -67,6 +67,7 @@ def card(i: int, d: dict, words: str, own: int | None = None) -> str:
     bars = [bar(d["p_z"], "p(z∣x)", WHY["p_z"])]
     if "p_y_z" in d:
         bars += [bar(d["p_y_z"], "p(y∣z,x)", WHY["p_y_z"]), bar(d["share"], "share", WHY["share"]), bar(d["r"], "r(z)", WHY["r"], -1)]
+    if "ru" in d:
         bars.append(f'<div class="bar" title="{esc(WHY["ru"])}"><span class="name">RU</span><span class="hint">{"helps" if d["ru"] > 0 else "the yardstick" if null else "does not help"}</span><span class="value">{d["ru"]:+.2f}</span></div>')
     return (f'<article class="card {hue(i, d["block"])}" data-block="{d["block"]}"><h4><span class="dot"></span>{"∅ no document" if null else f"{i}. " + esc(d["title"])}{tag}</h4>'
             f'{says}<p class="body" dir="auto">{text}</p>{"".join(bars)}</article>')

@@ -7,14 +7,14 @@ __all__ = ['MODES', 'Refresher', 'Supervisor', 'taken_over', 'Others', 'Backgrou
            'local_builder']
 
 # %% ../nbs/62_staleness.ipynb #002
-import subprocess, sys, threading, time
+import contextlib, os, subprocess, sys, threading, time
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .core import UserError, remove
-from .refresh import Damaged, IndexStore, Snapshots, Watch, read_beacon
+from .refresh import Damaged, IndexStore, Snapshots, Watch, core_set, read_beacon
 
 # %% ../nbs/62_staleness.ipynb #013
 MODES = ("sync", "async", "never")
@@ -66,10 +66,11 @@ class Refresher:
 
 # %% ../nbs/62_staleness.ipynb #016
 class Supervisor:
-    "Keeps the process `command` alive, judged by `beacon`. `patience`: seconds of silence; `grace`: the same until its first sign of life; `tries`: failures in a row."
+    """Keeps the process `command` alive, judged by `beacon`. `patience`: seconds of silence; `grace`: the same until its first sign of life; `tries`: failures in a row;
+    `cores`: those it may run on from its first moment, where the system can say so."""
 
-    def __init__(self, command: list[str], beacon, log, say=print, patience: float = 60, grace: float = 180, tries: int = 5):
-        self.command, self.beacon, self.log, self.say, self.patience, self.grace, self.tries = command, Path(beacon), Path(log), say, patience, grace, tries
+    def __init__(self, command: list[str], beacon, log, say=print, patience: float = 60, grace: float = 180, tries: int = 5, cores: set[int] = frozenset()):
+        self.command, self.beacon, self.log, self.say, self.patience, self.grace, self.tries, self.cores = command, Path(beacon), Path(log), say, patience, grace, tries, cores
         self.process, self.failures, self.next_start, self.watch = None, 0, 0.0, Watch()
 
     @property
@@ -91,6 +92,8 @@ class Supervisor:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
+        if self.cores and hasattr(os, "sched_setaffinity"):
+            with contextlib.suppress(OSError): os.sched_setaffinity(self.process.pid, self.cores)      # else it starts on the trainer's; cores that are not there, it reports itself
 
     def last_words(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-1:] if self.log.exists() else []
@@ -262,4 +265,4 @@ def local_builder(run, device: str, trainer_device: str, cores: str = "", patien
     if device == "auto": device = f"cuda:{torch.cuda.device_count() - 1}" if several else trainer_device
     command = [sys.executable, "-m", "realm_nb.refresh", "--run", str(Path(run).resolve()), "--device", device, "--attached", *(["--cores", cores] if cores else [])]
     folder = Path(run) / "builders"
-    return Supervisor(command, folder / "1-of-1.json", folder / "1-of-1.log", say, patience)
+    return Supervisor(command, folder / "1-of-1.json", folder / "1-of-1.log", say, patience, cores=core_set(cores) if cores else frozenset())
