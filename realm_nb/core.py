@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'UserError', 'nearest', 'cli', 'Parser', 'atomic_path', 'remove', 'write_text', 'write_json', 'cache_home',
-           'sha256', 'digest', 'progress', 'rng', 'seed_everything', 'pick_device', 'matmul_seconds', 'pick_precision',
-           'autocast', 'CorpusConfig', 'MaskConfig', 'ModelConfig', 'WarmupConfig', 'IctConfig', 'PretrainConfig',
-           'EvaluateConfig', 'Config', 'settings', 'set_field', 'Metrics', 'Run', 'load_config', 'smoke', 'quick',
-           'paper', 'recipe']
+           'sha256', 'digest', 'progress', 'chunks', 'rng', 'seed_everything', 'pick_device', 'matmul_seconds',
+           'pick_precision', 'autocast', 'CorpusConfig', 'MaskConfig', 'ModelConfig', 'WarmupConfig', 'IctConfig',
+           'PretrainConfig', 'EvaluateConfig', 'Config', 'settings', 'set_field', 'Metrics', 'Run', 'load_config',
+           'smoke', 'quick', 'paper', 'recipe']
 
 # %% ../nbs/00_core.ipynb #002
 import argparse, contextlib, dataclasses, difflib, functools, hashlib, json, os, random, shutil, sys, time
@@ -35,13 +35,18 @@ def cli(main):
     @functools.wraps(main)
     def run(argv=None):
         try:
-            return main(sys.argv[1:] if argv is None else list(argv)) or 0
+            status = main(sys.argv[1:] if argv is None else list(argv)) or 0
+            sys.stdout.flush()
+            return status
         except UserError as e:
             print(f"error: {e}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("stopped; run the same command again to go on", file=sys.stderr)
             return 130
+        except BrokenPipeError:                                             # `… | head` has read enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
 
     return run
 
@@ -103,11 +108,19 @@ def digest(value) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def progress(it=None, **kw):
-    "A progress bar over `it`, on stderr; silent when `REALM_NB_QUIET` is set."
-    return tqdm(it, disable=bool(os.environ.get("REALM_NB_QUIET")), dynamic_ncols=True, mininterval=0.5, **kw)
+def progress(it=None, silent: bool = False, **kw):
+    "A progress bar over `it`, on stderr; `silent` or with `REALM_NB_QUIET` set, none."
+    return tqdm(it, disable=silent or bool(os.environ.get("REALM_NB_QUIET")), dynamic_ncols=True, mininterval=0.5, **kw)
 
-# %% ../nbs/00_core.ipynb #012
+
+def chunks(n: int, size: int, **kw):
+    "0, `size`, 2 · `size` … below `n`, under a progress bar that counts the n things themselves."
+    with progress(total=n, **kw) as bar:
+        for lo in range(0, n, size):
+            yield lo
+            bar.update(min(size, n - lo))
+
+# %% ../nbs/00_core.ipynb #013
 def rng(*keys) -> np.random.Generator:
     "A NumPy generator determined by `keys` (numbers and strings), e.g. `rng(seed, 'mask', epoch, index)`."
     ints = [int.from_bytes(hashlib.sha256(k.encode()).digest()[:4], "big") if isinstance(k, str) else int(k) for k in keys]
@@ -118,7 +131,7 @@ def seed_everything(seed: int):
     "Seed Python, NumPy and torch."
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/00_core.ipynb #015
+# %% ../nbs/00_core.ipynb #016
 def pick_device(name: str = "auto") -> torch.device:
     "`auto` is cuda, then mps, then cpu; anything else is a torch device name."
     if name == "auto": name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -150,7 +163,7 @@ def autocast(device, dtype):
     "Mixed precision as a context; a no-op in float32."
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype != torch.float32)
 
-# %% ../nbs/00_core.ipynb #018
+# %% ../nbs/00_core.ipynb #019
 @dataclass
 class CorpusConfig:
     "What is read and searched."
@@ -188,7 +201,7 @@ class ModelConfig:
     learned_null: bool = False           # score the null document by a learned vector, not by the Embedder's of nothing
     pointer: bool = False                # let the Encoder also copy from its evidence: for small bases without an MLM head
 
-# %% ../nbs/00_core.ipynb #020
+# %% ../nbs/00_core.ipynb #021
 @dataclass
 class WarmupConfig:
     "Reading warm-up, for bases without a masked-language-model head."
@@ -231,7 +244,7 @@ class PretrainConfig:
     index_options: str = ""              # FAISS search settings, such as nprobe=16
     save_every: int = 50                 # steps between two checkpoints
 
-# %% ../nbs/00_core.ipynb #021
+# %% ../nbs/00_core.ipynb #022
 @dataclass
 class EvaluateConfig:
     "What is measured, before and after."
@@ -257,7 +270,7 @@ class Config:
 
     def to_dict(self) -> dict: return dataclasses.asdict(self)
 
-# %% ../nbs/00_core.ipynb #023
+# %% ../nbs/00_core.ipynb #024
 def settings(config) -> dict:
     "`{dotted name: value}` of every field, in order."
     out = {}
@@ -281,7 +294,7 @@ def set_field(config, name: str, text: str):
     except (ValueError, KeyError): raise UserError(f"--{name} takes {'true or false' if kind is bool else {'int': 'a whole number', 'float': 'a number'}[kind.__name__]}, not {text!r}") from None
     setattr(config, last, value)
 
-# %% ../nbs/00_core.ipynb #026
+# %% ../nbs/00_core.ipynb #027
 class Metrics:
     "A file of one JSON line for each step of each stage."
 
@@ -307,7 +320,7 @@ class Metrics:
         keep = [m for m in self.all() if m["stage"] != stage or m["step"] <= after]
         if self.path.exists(): write_text(self.path, "".join(json.dumps(m) + "\n" for m in keep))
 
-# %% ../nbs/00_core.ipynb #028
+# %% ../nbs/00_core.ipynb #029
 class Run:
     "A run's folder. `Run(folder)` makes it, or opens it."
 
@@ -354,7 +367,7 @@ def load_config(path) -> Config:
         setattr(config, f.name, type(value)(**raw[f.name]) if is_dataclass(value) else raw[f.name])
     return config
 
-# %% ../nbs/00_core.ipynb #031
+# %% ../nbs/00_core.ipynb #032
 def smoke() -> Config:
     "Under a minute, offline: every stage runs, from random weights on the small encyclopedia; nothing is learnt."
     c = quick()
@@ -375,7 +388,7 @@ def quick() -> Config:
         model=ModelConfig(layers=3, embedder_layers=6, frozen_layers=4, pooling="mean", dropout=0.0, scaled=True, learned_null=True, pointer=True),
         warmup=WarmupConfig(steps=60, batch=16, lr=5e-4, own=0.5, nothing=0.2, extra_masks=0.15),
         ict=IctConfig(steps=10, batch=32, lr=1e-4),
-        pretrain=PretrainConfig(steps=120, batch=8, candidates=5, lr_embedder=1e-4, lr_encoder=3e-4, refresh_every=60, save_every=60),
+        pretrain=PretrainConfig(steps=112, batch=8, candidates=5, lr_embedder=1e-4, lr_encoder=3e-4, refresh_every=56, save_every=56),
         evaluate=EvaluateConfig(examples=500),
     )
 

@@ -9,7 +9,7 @@ __all__ = ['predict', 'measure', 'measure_batch', 'bootstrap', 'mean_difference'
 import numpy as np
 import torch
 
-from .core import progress, rng
+from .core import chunks, rng
 from .marginal import retrieval_utility, sequence_log_p, token_marginal
 from .examples import Masker
 from .pretrain import Realm, Scores, candidates, holds, read, targets
@@ -39,7 +39,7 @@ def measure(realm: Realm, masker: Masker, examples, index=None, k: int = 5, ids:
     "Arrays over `examples` with candidates from a fresh `index`, or the one block each of `ids` [n, 1]: exact, exact_null, ll, ll_null, hit@1, hit@(k-1), p_null, ru, `ids`, and `said` [n, 10], the marginal's pieces."
     was, rows = realm.towers.training, []
     realm.towers.eval()
-    for lo in progress(range(0, len(examples), batch), desc=desc, unit_scale=batch, unit="span"):
+    for lo in chunks(len(examples), batch, desc=desc, unit="span"):
         some = examples[lo : lo + batch]
         found = candidates(realm, some, index, k) if ids is None else (ids[lo : lo + batch], torch.zeros(len(some), 1, device=realm.device))
         rows.append(measure_batch(realm, masker, some, *predict(realm, some, *found)))

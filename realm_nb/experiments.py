@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .answers import blocks_with_answers, f1, matches, recall_at, right, without_overlap
-from .core import Parser, Run, UserError, atomic_path, cache_home, cli, digest, nearest, progress, rng, seed_everything, set_field, settings, sha256, write_json, write_text
+from .core import Parser, Run, UserError, atomic_path, cache_home, chunks, cli, digest, nearest, rng, seed_everything, set_field, settings, sha256, write_json, write_text
 from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_corpus, tokenizer_digest
 from .evaluate import bootstrap
 from .loop import step_folders
@@ -210,7 +210,7 @@ def kept_vectors(lab: Lab, name: str, embed, chunk: int = 512) -> np.ndarray:
     "Vectors of all blocks, `chunk` at a time by `embed(first)`; each chunk is kept in the run's folder, and what is there is not made again."
     parts, home = [], lab.run.folder / "vectors" / name
     home.mkdir(parents=True, exist_ok=True)
-    for lo in progress(range(0, len(lab.store), chunk), desc=f"vectors {name}", unit_scale=chunk, unit="block"):
+    for lo in chunks(len(lab.store), chunk, desc=f"vectors {name}", unit="block"):
         path = home / f"{lo}.npy"
         if not path.exists():
             with atomic_path(path) as tmp:

@@ -118,7 +118,7 @@ def fit(run: Run, stage: str, towers, parts: dict, loss_of, steps: int, warmup: 
     """Train `parts` (`name: (module, rate)`) of `towers` for `steps` steps, from the newest checkpoint of `stage` if there is one.
 
     `loss_of(step) -> (loss, figures)`; `between(step)` is called before each step; `extra(step)` adds to a checkpoint's meta. Writes one line a step to the run's metrics."""
-    optimizer = torch.optim.AdamW(parameter_groups(parts), betas=(0.9, 0.999), eps=1e-6)
+    optimizer = torch.optim.AdamW(parameter_groups(parts), betas=(0.9, 0.999), eps=1e-6, fused=True)
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
     home = run.checkpoints / stage
     for left in home.glob(".step_*.tmp"): remove(left)      # by a process that was killed as it saved

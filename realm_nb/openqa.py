@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .answers import normalize_answer
-from .core import UserError, autocast, progress, rng, write_json
+from .core import UserError, autocast, chunks, rng, write_json
 from .corpus import TokenStore
 from .loop import fit
 from .retrieval import ExactIndex, MISSING, embed_candidates
@@ -378,7 +378,7 @@ class Readings:
         "For each question the readings of its blocks `ids`."
         need = {(q["question"], int(b)): q["x"] for q, row in zip(questions, ids) for b in row if (q["question"], int(b)) not in self.known and b != MISSING}
         keys = list(need)
-        for lo in progress(range(0, len(keys), chunk), desc=bar or "read", unit_scale=chunk, unit="pair"):
+        for lo in chunks(len(keys), chunk, desc=bar or "read", unit="pair"):
             some = keys[lo : lo + chunk]
             made = read_blocks(*self.args, [(need[k], k[1]) for k in some], self.c)
             self.known |= zip(some, made)

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
-from .core import UserError, atomic_path, autocast, nearest, progress, rng, write_json
+from .core import UserError, atomic_path, autocast, chunks, nearest, rng, write_json
 from .corpus import TokenStore
 from .towers import NULL, Embedder, Hidden, Sequence, Special, by_length, embed_all, lower, pad, pair_sequence, query_sequence
 
@@ -173,7 +173,7 @@ def embed_store(embedder: Embedder, store: TokenStore, special: Special, limit: 
     blocks = range(len(store)) if blocks is None else blocks
     was, device, rows = embedder.training, next(embedder.parameters()).device, [np.zeros((0, embedder.dense.out_features), np.float32)]
     embedder.eval()
-    for lo in (progress if bar else iter)(range(0, len(blocks), chunk), **({"desc": "index", "unit_scale": chunk, "unit": "block"} if bar else {})):
+    for lo in chunks(len(blocks), chunk, desc="index", unit="block", silent=not bar):
         with autocast(device, dtype):
             rows.append(embed_all(embedder, [stored[b] if stored else document_sequence(store, b, special, limit) for b in blocks[lo : lo + chunk]]).float().cpu().numpy())
     embedder.train(was)
@@ -202,7 +202,7 @@ class StoredLayers:
         offsets = np.cumsum([0, *(len(document_sequence(store, b, special, limit).pieces) for b in blocks)])
         with atomic_path(folder, folder=True) as tmp:
             rows = np.lib.format.open_memmap(tmp / "rows.npy", "w+", np.float16, (int(offsets[-1]), embedder.bert.config.hidden_size))
-            for lo in progress(range(0, len(blocks), chunk), desc="frozen layers", unit_scale=chunk, unit="block"):
+            for lo in chunks(len(blocks), chunk, desc="frozen layers", unit="block"):
                 sequences = [document_sequence(store, b, special, limit) for b in blocks[lo : lo + chunk]]
                 for group in by_length(sequences, pieces):
                     with autocast(device, dtype): hidden = lower(embedder.bert, pad([sequences[i] for i in group]).to(device), embedder.frozen).hidden.cpu().numpy()

@@ -137,6 +137,21 @@ def test_notebook_is_clean(path):
     for c in notebook["cells"]: assert not any(o["output_type"] == "error" for o in c.get("outputs", []))
 
 
+@each_notebook
+def test_notebook_reads_well_without_running(path):
+    "What a cell prints or draws is committed with it."
+    silent = [c["id"] for c in load(path)["cells"] if c["cell_type"] == "code" and not c["outputs"] and re.search(r"^(print\(|plt\.show\(\))", source(c), re.MULTILINE)]
+    assert not silent, f"run the notebook and save it: cells {silent} show nothing"
+
+
+def test_reading_half_of_it_is_no_error():
+    "`python -m realm_nb.sources list | head -1`: no traceback."
+    command = [sys.executable, "-c", "import sys; from realm_nb.sources import main; sys.exit(main(['list']))"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 141
+
+
 def test_clean_cleans():
     clean = tool("clean").clean
     bar = {"output_type": "stream", "name": "stderr", "text": ["tag:  50%|####     | 1/2 [00:00<00:00, 9it/s]"]}
