@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ROWS', 'WEIGHTS', 'PAPER', 'FREE', 'Table1Config', 'cpu_seconds', 'open_store', 'base_folder', 'load_stage', 'Lab',
-           'is_expressions', 'Training', 'load_training', 'start_reader', 'trained_reader', 'MeanPooled',
+           'is_expressions', 'Training', 'load_training', 'start_reader', 'load_cloze', 'trained_reader', 'MeanPooled',
            'kept_vectors', 'document_vectors', 'tuned', 'make_retriever', 'prior_of', 'choose_weight', 'answer_all',
            'judged', 'figures_of', 'make_row', 'percent', 'table1', 'claim', 'run_table1', 'main']
 
@@ -21,7 +21,7 @@ from .core import Parser, Run, UserError, atomic_path, cache_home, chunks, cli, 
 from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_corpus, tokenizer_digest
 from .evaluate import bootstrap
 from .loop import step_folders
-from .openqa import Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Readings, best_answers, closed_book, fine_tune, prepared, train_reader
+from .openqa import Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Readings, best_answers, closed_book, cloze_questions, fine_tune, prepared, train_reader
 from .refresh import stored_layers
 from .retrieval import ExactIndex, embed_store
 from .sources import fetch, load_questions, registry
@@ -42,7 +42,8 @@ class Table1Config:
     tests: str = "trec-test,wq-test,nq-test"
     rows: str = "bm25,base,closed,orqa,realm"
     validation: int = 300                # training questions set aside, for the weight of the retriever's score
-    reader_layers: int = 0               # layers of the reader; 0 takes all of the Encoder's
+    start: str = "base"                  # what the reader starts from: base, or encoder, which is the towers'
+    reader_layers: int = 0               # layers of the reader; 0 takes all there are
     first: int = 0                       # only so many questions of each test set, drawn blindly; 0 takes all
     read: str = "answerable"             # answerable, or all: questions that are read, see the notebook
     qa: QaConfig = field(default_factory=QaConfig)
@@ -90,6 +91,8 @@ class Lab:
         unknown = [r for r in config.rows.split(",") if r not in ROWS]
         if unknown: raise UserError(f"unknown row {unknown[0]!r}{nearest(unknown[0], ROWS)}")
         if config.towers and not (Path(config.towers) / "config.json").is_file(): raise UserError(f"{config.towers} is no run folder of realm_nb.train; give one with --towers")
+        if config.start not in ("base", "encoder"): raise UserError(f"--start is base or encoder, not {config.start!r}")
+        if config.start == "encoder" and not config.towers: raise UserError("--start encoder needs the run folder that has it; give one with --towers")
         if config.read not in ("answerable", "all"): raise UserError(f"--read is answerable or all, not {config.read!r}")
 
     @functools.cached_property
@@ -157,7 +160,7 @@ def start_reader(lab: Lab) -> Reader:
     "A reader at its start."
     c = lab.config
     seed_everything(c.qa.seed)
-    if c.towers: bert = load_stage(c.towers, "pretrain", "warmup")[0].encoder.model.bert
+    if c.start == "encoder": bert = load_stage(c.towers, "pretrain", "warmup")[0].encoder.model.bert
     else: bert = load_bert(str(lab.base), c.reader_layers, 0.0)[0].bert
     if c.reader_layers: bert.encoder.layer = bert.encoder.layer[: c.reader_layers]; bert.config.num_hidden_layers = len(bert.encoder.layer)
     if bert.config.vocab_size < len(lab.tokenizer): raise UserError(f"the towers in {c.towers} have another vocabulary than {c.base}; give their base with --base")
@@ -168,6 +171,19 @@ def start_reader(lab: Lab) -> Reader:
     return reader
 
 
+def load_cloze(lab: Lab) -> tuple[list[dict], np.ndarray, list]:
+    "(questions, BM25's ten best other blocks [n, 10], the blocks that hold the answer) of the corpus's own questions that its first five other blocks answer."
+    c = lab.config.qa
+    questions = prepared(cloze_questions(lab.store, 8 * c.cloze_steps * c.batch, c.seed), lab.tokenizer)
+    if not questions: return [], np.zeros((0, 10), np.int64), []
+    _, found = lab.bm25.search(questions, 11)
+    ids = np.stack([np.concatenate([row[row != q["own"]], row[row == q["own"]]])[:10] for q, row in zip(questions, found)])
+    holders = blocks_with_answers(lab.texts, questions)
+    keep = [i for i, row in enumerate(ids) if np.isin(row[:5], holders[i]).any()]
+    lab.run.log(f"questions that the corpus asks itself: {len(keep):,} of {len(questions):,} answered by another block")
+    return [questions[i] for i in keep], ids[keep], [holders[i] for i in keep]
+
+
 def trained_reader(lab: Lab, training: Training) -> Reader:
     "The table's reader, trained on all usable questions but those for validation, or taken from the run."
     reader, rest = start_reader(lab), training.usable[min(lab.config.validation, len(training.usable) // 2) :]
@@ -176,6 +192,7 @@ def trained_reader(lab: Lab, training: Training) -> Reader:
         return reader.eval()
     began, at = cpu_seconds(), len(lab.run.metrics.of("reader"))
     pick = lambda rows: [rows[i] for i in rest]
+    if lab.config.qa.cloze_steps and (cloze := load_cloze(lab))[0]: train_reader(lab.run, reader, lab.store, lab.edges, lab.special, *cloze, lab.config.qa, "cloze")
     train_reader(lab.run, reader, lab.store, lab.edges, lab.special, pick(training.questions), training.ids[rest], pick(training.holders), lab.config.qa)
     lab.run.finish("reader", {"cpu_seconds": cpu_seconds() - began, "from_step": at, "questions": len(rest)})
     return reader.eval()

@@ -339,7 +339,7 @@ def table(world):
         world["towers"].save(run / "checkpoints" / stage / "step_1")
     write_json(run / "config.json", {"model": {"scaled": True}})
     flags = ["table1", "--run", str(world["work"] / "table"), "--towers", str(run), "--base", str(world["work"] / "base"), "--corpus", "mini", "--block_limit", "64",
-             "--train", "mini", "--tests", "mini", "--validation", "10", "--qa.steps", "3", "--qa.batch", "4", "--qa.tune_steps", "2", "--qa.tune_batch", "4", "--qa.search", "50"]
+             "--train", "mini", "--tests", "mini", "--validation", "10", "--qa.cloze_steps", "2", "--qa.steps", "3", "--qa.batch", "4", "--qa.tune_steps", "2", "--qa.tune_batch", "4", "--qa.search", "50"]
     assert experiments.main(flags) == 0
     return world["work"] / "table", flags
 
