@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['parameter_groups', 'schedule', 'sync', 'settle', 'settle_name', 'on_disk', 'generators', 'restore_generators',
-           'save_checkpoint', 'load_checkpoint', 'step_folders', 'fit']
+           'save_checkpoint', 'load_checkpoint', 'step_folders', 'thin', 'fit']
 
 # %% ../nbs/35_loop.ipynb #002
 import contextlib, errno, json, os, random, re, time
@@ -113,11 +113,21 @@ def step_folders(folder) -> list[Path]:
     "The `step_N` folders in `folder`, oldest first."
     return sorted(Path(folder).glob("step_*"), key=lambda p: int(p.name.split("_")[1]))
 
-# %% ../nbs/35_loop.ipynb #015
-def fit(run: Run, stage: str, towers, parts: dict, loss_of, steps: int, warmup: int = 0, save_every: int = 0, between=None, clip: float = 1.0, seed: int = 0, extra=None):
+
+def thin(home, steps: int, keep: int):
+    "Leave the last checkpoint in `home` as it is, of the others the weights of up to `keep`, spread over `steps`: enough to look back at, not to go on from."
+    *old, _ = step_folders(home)
+    passed = 0
+    for path in old:
+        share = int(path.name.split("_")[1]) * keep // steps
+        remove(path / "optimizer.safetensors" if share > passed else path)
+        passed = max(passed, share)
+
+# %% ../nbs/35_loop.ipynb #016
+def fit(run: Run, stage: str, towers, parts: dict, loss_of, steps: int, warmup: int = 0, save_every: int = 0, between=None, clip: float = 1.0, seed: int = 0, extra=None, keep: int = 0):
     """Train `parts` (`name: (module, rate)`) of `towers` for `steps` steps, from the newest checkpoint of `stage` if there is one.
 
-    `loss_of(step) -> (loss, figures)`; `between(step)` is called before each step; `extra(step)` adds to a checkpoint's meta. Writes one line a step to the run's metrics."""
+    `loss_of(step) -> (loss, figures)`; `between(step)` is called before each step; `extra(step)` adds to a checkpoint's meta; of `keep` earlier ones the weights stay. Writes one line a step to the run's metrics."""
     optimizer = torch.optim.AdamW(parameter_groups(parts), betas=(0.9, 0.999), eps=1e-6, fused=True)
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
     home = run.checkpoints / stage
@@ -145,6 +155,6 @@ def fit(run: Run, stage: str, towers, parts: dict, loss_of, steps: int, warmup: 
         bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items() if k not in ("grad", "seconds")}, refresh=False)
         if step + 1 == steps or (save_every and (step + 1) % save_every == 0):
             save_checkpoint(home / f"step_{step + 1}", towers, optimizer, {"stage": stage, "step": step + 1, "steps": steps, **(extra(step + 1) if extra else {})})
-            for old in step_folders(home)[:-1]: remove(old)
+            thin(home, steps, keep)
     towers.eval()
     return towers

@@ -271,7 +271,7 @@ def stage_pretrain(p: Parts) -> dict:
             refresher.before(0)
             start_null(realm, [p.train_masker(s) for s in train[:256]], refresher.index, c.candidates)
         fit(p.run, "pretrain", p.towers, parts, loss_of, c.steps, max(1, c.steps // 10), c.save_every, refresher.before, seed=p.config.seed,
-            extra=lambda step: {"index": refresher.version, "position": step * c.batch})
+            extra=lambda step: {"index": refresher.version, "position": step * c.batch}, keep=c.keep)
     if not refresher.store.has(c.steps, digest := embedder_digest(p.towers.embedder)): refresher.store.publish(c.steps, realm.build_index(), digest)
     last = p.run.metrics.of("pretrain")[-max(1, c.steps // 5):]
     return {k: float(np.mean([m[k] for m in last])) for k in ("loss", "ru", "p_null", "hit")}
