@@ -387,9 +387,9 @@ def quick() -> Config:
         corpus=CorpusConfig(limit=72, max_pieces_per_document=3000),
         mask=MaskConfig(max_pieces=48, recurring=True, processes=2),
         model=ModelConfig(layers=3, embedder_layers=6, frozen_layers=4, pooling="mean", dropout=0.0, scaled=True, learned_null=True, pointer=True),
-        warmup=WarmupConfig(steps=36, batch=16, lr=5e-4, own=0.5, nothing=0.2, extra_masks=0.15),
+        warmup=WarmupConfig(steps=60, batch=16, lr=5e-4, own=0.5, nothing=0.2, extra_masks=0.15),
         ict=IctConfig(steps=10, batch=32, lr=1e-4),
-        pretrain=PretrainConfig(steps=110, batch=8, candidates=5, lr_embedder=1e-4, lr_encoder=3e-4, refresh_every=55, save_every=55),
+        pretrain=PretrainConfig(steps=112, batch=8, candidates=5, lr_embedder=1e-4, lr_encoder=3e-4, refresh_every=56, save_every=56),
         evaluate=EvaluateConfig(examples=500),
     )
 
