@@ -11,7 +11,7 @@ __all__ = ['DATA', 'SAFE', 'ROADS', 'Source', 'registry', 'find', 'tree_sha256',
 # %% ../nbs/05_sources.ipynb #002
 import argparse, ast, csv, functools, hashlib, io, json, logging, os, re
 import shutil, subprocess, sys, tempfile, time, tomllib, zipfile, zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -194,7 +194,8 @@ def scratch_folder(root: Path):
     try:
         root.mkdir(parents=True, exist_ok=True)
         for old in root.glob(".*.tmp"):
-            if time.time() - old.stat().st_mtime > 86400: shutil.rmtree(old, ignore_errors=True)
+            with suppress(FileNotFoundError):                               # another fetch has just ended
+                if time.time() - old.stat().st_mtime > 86400: shutil.rmtree(old, ignore_errors=True)
         scratch = tempfile.TemporaryDirectory(dir=root, prefix=".", suffix=".tmp")
     except OSError as e:
         raise UserError(f"cannot write {root}: {e.strerror}; choose another folder with --cache or REALM_NB_HOME") from None
