@@ -23,7 +23,7 @@ from .evaluate import bootstrap
 from .loop import step_folders
 from .openqa import Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Readings, best_answers, closed_book, cloze_questions, fine_tune, prepared, train_reader
 from .refresh import stored_layers
-from .retrieval import ExactIndex, embed_store
+from .retrieval import ExactIndex, embed_store, without
 from .sources import fetch, load_questions, registry
 from .towers import Special, Towers, by_length, hush, load_bert, pad, query_sequence
 
@@ -176,8 +176,7 @@ def load_cloze(lab: Lab) -> tuple[list[dict], np.ndarray, list]:
     c = lab.config.qa
     questions = prepared(cloze_questions(lab.store, 8 * c.cloze_steps * c.batch, c.seed), lab.tokenizer)
     if not questions: return [], np.zeros((0, 10), np.int64), []
-    _, found = lab.bm25.search(questions, 11)
-    ids = np.stack([np.concatenate([row[row != q["own"]], row[row == q["own"]]])[:10] for q, row in zip(questions, found)])
+    _, ids = without(*lab.bm25.search(questions, 11), 10, [[q["own"]] for q in questions])
     holders = blocks_with_answers(lab.texts, questions)
     keep = [i for i, row in enumerate(ids) if np.isin(row[:5], holders[i]).any()]
     lab.run.log(f"questions that the corpus asks itself: {len(keep):,} of {len(questions):,} answered by another block")
@@ -204,8 +203,8 @@ class MeanPooled:
     def __init__(self, lab: Lab):
         self.lab, self.bert = lab, load_bert(str(lab.base), 0, 0.0)[0].bert.eval()
         store, special = lab.store, lab.special
-        sequences = lambda lo: [query_sequence(np.concatenate([store.title_pieces(store.document_of(b)), store.body(b)]), special, lab.config.block_limit) for b in range(lo, min(lo + 512, len(store)))]
-        self.vectors = kept_vectors(lab, "base", lambda lo: self.embed(sequences(lo)))
+        sequences = lambda blocks: [query_sequence(np.concatenate([store.title_pieces(store.document_of(b)), store.body(b)]), special, lab.config.block_limit) for b in blocks]
+        self.vectors = kept_vectors(lab, "base", lambda blocks: self.embed(sequences(blocks)))
 
     @torch.inference_mode()
     def embed(self, sequences) -> np.ndarray:
@@ -224,14 +223,14 @@ class MeanPooled:
 
 
 def kept_vectors(lab: Lab, name: str, embed, chunk: int = 512) -> np.ndarray:
-    "Vectors of all blocks, `chunk` at a time by `embed(first)`; each chunk is kept in the run's folder, and what is there is not made again."
+    "Vectors of all blocks, `chunk` at a time by `embed(range of blocks)`; each chunk is kept in the run's folder, and what is there is not made again."
     parts, home = [], lab.run.folder / "vectors" / name
     home.mkdir(parents=True, exist_ok=True)
     for lo in chunks(len(lab.store), chunk, desc=f"vectors {name}", unit="block"):
         path = home / f"{lo}.npy"
         if not path.exists():
             with atomic_path(path) as tmp:
-                with open(tmp, "wb") as f: np.save(f, embed(lo))
+                with open(tmp, "wb") as f: np.save(f, embed(range(lo, min(lo + chunk, len(lab.store)))))
         parts.append(np.load(path, allow_pickle=False))
     return np.concatenate(parts)
 
@@ -239,8 +238,8 @@ def kept_vectors(lab: Lab, name: str, embed, chunk: int = 512) -> np.ndarray:
 def document_vectors(lab: Lab, name: str, towers: Towers) -> np.ndarray:
     "The Embedder's vectors of all blocks; what its frozen layers make of them is shared by all towers that have the same."
     store, special, limit = lab.store, lab.special, lab.config.block_limit
-    stored = stored_layers(towers.embedder, store, special, limit)
-    return kept_vectors(lab, name, lambda lo: embed_store(towers.embedder, store, special, limit, blocks=range(lo, min(lo + 512, len(store))), bar=False, stored=stored))
+    stored = functools.cache(lambda: stored_layers(towers.embedder, store, special, limit))      # minutes of work, if any vector is wanting
+    return kept_vectors(lab, name, lambda blocks: embed_store(towers.embedder, store, special, limit, blocks=blocks, bar=False, stored=stored()))
 
 
 def tuned(lab: Lab, training: Training, row: str) -> Dense:
