@@ -242,6 +242,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                       'realm_nb.experiments.Lab.__init__': ('experiments.html#lab.__init__', 'realm_nb/experiments.py'),
                                       'realm_nb.experiments.Lab.base': ('experiments.html#lab.base', 'realm_nb/experiments.py'),
                                       'realm_nb.experiments.Lab.bm25': ('experiments.html#lab.bm25', 'realm_nb/experiments.py'),
+                                      'realm_nb.experiments.Lab.dtype': ('experiments.html#lab.dtype', 'realm_nb/experiments.py'),
                                       'realm_nb.experiments.Lab.edges': ('experiments.html#lab.edges', 'realm_nb/experiments.py'),
                                       'realm_nb.experiments.Lab.special': ('experiments.html#lab.special', 'realm_nb/experiments.py'),
                                       'realm_nb.experiments.Lab.store': ('experiments.html#lab.store', 'realm_nb/experiments.py'),

@@ -41,7 +41,7 @@ class Answerer:
         lab, stages = self.lab, step_folders(self.lab.run.checkpoints / "question-realm")
         if not lab.config.towers: raise UserError(f"{lab.run.folder} was made without --towers; use --retriever bm25")
         towers, scale = load_stage(lab.config.towers, "pretrain")
-        vectors = embed_store(towers.embedder, lab.store, lab.special, lab.config.block_limit) if other else document_vectors(lab, "realm", towers)
+        vectors = embed_store(towers.embedder, lab.store, lab.special, lab.config.block_limit, dtype=lab.dtype) if other else document_vectors(lab, "realm", towers)
         if stages: towers = type(towers).load(stages[-1]).eval()
         return Dense(towers.query_embedder, vectors, lab.special, scale, self.c.question)
 

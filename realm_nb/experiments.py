@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .answers import blocks_with_answers, f1, matches, recall_at, right, without_overlap
-from .core import Parser, Run, UserError, atomic_path, cache_home, chunks, cli, digest, nearest, rng, seed_everything, set_field, settings, sha256, write_json, write_text
+from .core import Parser, Run, UserError, atomic_path, autocast, cache_home, chunks, cli, digest, nearest, pick_precision, rng, seed_everything, set_field, settings, sha256, write_json, write_text
 from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_corpus, tokenizer_digest
 from .evaluate import bootstrap
 from .loop import step_folders
@@ -94,6 +94,9 @@ class Lab:
         if config.start not in ("base", "encoder"): raise UserError(f"--start is base or encoder, not {config.start!r}")
         if config.start == "encoder" and not config.towers: raise UserError("--start encoder needs the run folder that has it; give one with --towers")
         if config.read not in ("answerable", "all"): raise UserError(f"--read is answerable or all, not {config.read!r}")
+
+    @functools.cached_property
+    def dtype(self): return pick_precision(self.config.qa.precision)
 
     @functools.cached_property
     def base(self): return base_folder(self.config.base)
@@ -212,7 +215,7 @@ class MeanPooled:
         groups, out = by_length(sequences), np.zeros((len(sequences), self.bert.config.hidden_size), np.float32)
         for g in groups:
             batch = pad([sequences[i] for i in g])
-            hidden = self.bert(input_ids=batch.ids, attention_mask=batch.mask, token_type_ids=torch.zeros_like(batch.ids)).last_hidden_state
+            with autocast("cpu", self.lab.dtype): hidden = self.bert(input_ids=batch.ids, attention_mask=batch.mask, token_type_ids=torch.zeros_like(batch.ids)).last_hidden_state.float()
             out[g] = torch.nn.functional.normalize((hidden * batch.mask.unsqueeze(-1)).sum(1), dim=1).numpy()
         return out
 
@@ -238,8 +241,8 @@ def kept_vectors(lab: Lab, name: str, embed, chunk: int = 512) -> np.ndarray:
 def document_vectors(lab: Lab, name: str, towers: Towers) -> np.ndarray:
     "The Embedder's vectors of all blocks; what its frozen layers make of them is shared by all towers that have the same."
     store, special, limit = lab.store, lab.special, lab.config.block_limit
-    stored = functools.cache(lambda: stored_layers(towers.embedder, store, special, limit))      # minutes of work, if any vector is wanting
-    return kept_vectors(lab, name, lambda blocks: embed_store(towers.embedder, store, special, limit, blocks=blocks, bar=False, stored=stored()))
+    stored = functools.cache(lambda: stored_layers(towers.embedder, store, special, limit, lab.dtype))      # minutes of work, if any vector is wanting
+    return kept_vectors(lab, name, lambda blocks: embed_store(towers.embedder, store, special, limit, dtype=lab.dtype, blocks=blocks, bar=False, stored=stored()))
 
 
 def tuned(lab: Lab, training: Training, row: str) -> Dense:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .answers import normalize_answer
-from .core import UserError, autocast, chunks, rng, write_json
+from .core import UserError, autocast, chunks, pick_precision, rng, write_json
 from .corpus import TokenStore
 from .loop import fit
 from .retrieval import ExactIndex, MISSING, embed_candidates
@@ -46,6 +46,7 @@ class QaConfig:
     tune_steps: int = 120        # of the question tower
     tune_batch: int = 64
     lr_tune: float = 1e-4
+    precision: str = "auto"      # auto, fp32 or bf16
     seed: int = 0
 
 
@@ -138,12 +139,12 @@ class Reader(nn.Module):
         logs = torch.log1p(torch.as_tensor(counts, dtype=torch.float32))
         self.rarity.copy_((1 - logs / logs.max().clamp_min(1e-6)) * (logs > 0))
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        "Scores float32 [n, L, width] of the spans i to i + w."
-        both = shared(batch, self.rarity).unsqueeze(-1)
+    def forward(self, batch: Batch, precision: str = "fp32") -> torch.Tensor:
+        "Scores float32 [n, L, width] of the spans i to i + w; `precision` is that of BERT alone, as in `pick_precision`."
+        both, device = shared(batch, self.rarity).unsqueeze(-1), str(batch.ids.device)
         words = self.bert.embeddings.word_embeddings(batch.ids) + both * self.head.match
-        hidden = self.bert(inputs_embeds=words, attention_mask=batch.mask, token_type_ids=batch.segments).last_hidden_state
-        return self.head(torch.cat([hidden, both.to(hidden.dtype)], dim=-1))
+        with autocast(device, pick_precision(precision, device)): hidden = self.bert(inputs_embeds=words, attention_mask=batch.mask, token_type_ids=batch.segments).last_hidden_state
+        return self.head(torch.cat([hidden.float(), both], dim=-1))
 
     def save(self, folder):
         "Write `reader.safetensors` and `reader.json` into an existing `folder`."
@@ -268,7 +269,7 @@ def read_pairs(reader: Reader, store: TokenStore, edges: Edges, special: Special
     mask = span_mask(pairs, edges, reader.head.width)
     correct = np.stack([right_spans(store, b, p, questions[q]["answers"], m) for (q, b), p, m in zip(where, pairs, mask.numpy())])
     device = reader.rarity.device
-    return reader(pad([p.sequence for p in pairs]).to(device)), mask.to(device), torch.from_numpy(correct).to(device), torch.tensor([q for q, _ in where], device=device)
+    return reader(pad([p.sequence for p in pairs]).to(device), c.precision), mask.to(device), torch.from_numpy(correct).to(device), torch.tensor([q for q, _ in where], device=device)
 
 
 def train_reader(run, reader: Reader, store: TokenStore, edges: Edges, special: Special, questions: list[dict], ids, holders: list, c: QaConfig, stage: str = "reader"):
@@ -376,7 +377,7 @@ def read_blocks(reader: Reader, store: TokenStore, edges: Edges, special: Specia
     out: list = [None] * len(pairs)
     for group in by_length([p.sequence for p in pairs]):
         mask = span_mask([pairs[i] for i in group], edges, reader.head.width).flatten(1)
-        scores = reader(pad([pairs[i].sequence for i in group]).to(reader.rarity.device)).cpu().flatten(1).masked_fill(~mask, -1e9)
+        scores = reader(pad([pairs[i].sequence for i in group]).to(reader.rarity.device), c.precision).cpu().flatten(1).masked_fill(~mask, -1e9)
         values, places = scores.topk(min(best, scores.shape[1]), dim=1)
         for i, z, v, at in zip(group, scores.logsumexp(1).tolist(), values.tolist(), places.tolist()):
             spans = [(score, *divmod(k, reader.head.width)) for score, k in zip(v, at) if score > -1e8]
