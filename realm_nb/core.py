@@ -325,8 +325,8 @@ class Metrics:
 class Run:
     "A run's folder. `Run(folder)` makes it, or opens it."
 
-    def __init__(self, folder, quiet: bool = False):
-        self.folder, self.quiet = Path(folder), quiet
+    def __init__(self, folder, quiet: bool = False, writes: bool = True):
+        self.folder, self.quiet, self.writes = Path(folder), quiet, writes
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (probe := self.folder / ".writable").touch(); probe.unlink()
@@ -345,12 +345,13 @@ class Run:
 
     def log(self, text: str):
         "One line to `log.txt`, and above any progress bar."
+        if not self.writes: return
         with open(self.folder / "log.txt", "a", encoding="utf-8") as f: f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if not self.quiet: tqdm.write(text, file=sys.stderr)
 
     def finish(self, stage: str, result: dict):
         "Mark `stage` as finished, with what it found."
-        write_json(self.stages / f"{stage}.json", result)
+        if self.writes: write_json(self.stages / f"{stage}.json", result)
 
     def result(self, stage: str) -> dict | None:
         "What a finished stage found; None if it has not finished."

@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from .core import Run, UserError, atomic_path, progress, remove, seed_everything, write_json
+from .core import Run, UserError, atomic_path, progress, remove, rng, seed_everything, write_json
+from .processes import average_gradients, mean_figures, rank, world
 
 # %% ../nbs/35_loop.ipynb #005
 def parameter_groups(parts: dict[str, tuple[nn.Module, float]], weight_decay: float = 0.01) -> list[dict]:
@@ -131,26 +132,30 @@ def fit(run: Run, stage: str, towers, parts: dict, loss_of, steps: int, warmup: 
     optimizer = torch.optim.AdamW(parameter_groups(parts), betas=(0.9, 0.999), eps=1e-6, fused=True)
     parameters = [p for g in optimizer.param_groups for p in g["params"]]
     home = run.checkpoints / stage
-    for left in home.glob(".step_*.tmp"): remove(left)      # by a process that was killed as it saved
+    for left in home.glob(".step_*.tmp") if run.writes else (): remove(left)      # by a process that was killed as it saved
     start = 0
     if found := step_folders(home):
         start = load_checkpoint(found[-1], towers, optimizer)["step"]
         run.log(f"{stage}: going on from step {start} of {steps}")
     else: seed_everything(seed)
-    run.metrics.forget(stage, start)
+    if run.writes: run.metrics.forget(stage, start)
     bar = progress(range(start, steps), desc=stage, initial=start, total=steps, unit="step")
     towers.train()
     for step in bar:
         if between: between(step); towers.train()
         began = time.perf_counter()
         for g in optimizer.param_groups: g["lr"] = g["rate"] * schedule(step, steps, warmup)
+        if world() > 1: torch.manual_seed(int(rng(seed, stage, step, rank()).integers(2**62)))     # each its own dropout, and the same after a resume
         loss, figures = loss_of(step)
-        if not torch.isfinite(loss): raise UserError(f"{stage}: the loss is {loss.item()} at step {step}; lower the learning rate, and run again to go on from the last checkpoint")
+        figures = mean_figures({"loss": loss.item(), **figures})
+        if not np.isfinite(figures["loss"]): raise UserError(f"{stage}: the loss is {figures['loss']} at step {step}; lower the learning rate, and run again to go on from the last checkpoint")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        average_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
-        figures = {"loss": loss.item(), **figures, "grad": norm.item(), "seconds": time.perf_counter() - began}
+        figures |= {"grad": norm.item(), "seconds": time.perf_counter() - began}
+        if not run.writes: continue
         run.metrics.add(stage, step + 1, figures)
         bar.set_postfix({k: f"{v:.3g}" for k, v in figures.items() if k not in ("grad", "seconds")}, refresh=False)
         if step + 1 == steps or (save_every and (step + 1) % save_every == 0):

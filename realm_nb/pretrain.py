@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RETRIEVALS', 'words', 'holds', 'recurring', 'Scores', 'Realm', 'present', 'candidates', 'random_candidates',
            'score_candidates', 'start_null', 'joined', 'read', 'targets', 'score_answers', 'score', 'figures',
-           'hit_rate', 'realm_step', 'other_block', 'warmup_batch', 'warmup_step']
+           'hit_rate', 'mean_masks', 'realm_step', 'other_block', 'warmup_batch', 'warmup_step']
 
 # %% ../nbs/70_pretrain.ipynb #002
 import re
@@ -19,6 +19,7 @@ from .corpus import TokenStore
 from .marginal import document_reward, realm_loss, retrieval_utility, sequence_log_p
 from .examples import Example, Masker, batch_ids
 from .masking import SpanTable
+from .processes import collected, mean_over_processes, rank, share, world
 from .retrieval import MISSING, StoredLayers, embed_candidates, embed_store, log_p_z, with_null
 from .towers import NULL, Special, Towers, by_length, embed_all, pad, pair_sequence, query_sequence
 
@@ -76,9 +77,10 @@ class Realm:
         embedder = self.towers.embedder
         with autocast(self.device, self.dtype): return embed_candidates(embedder, self.store, ids, self.special, self.limit, embedder.null, self.pieces, self.stored)
 
-    def build_index(self, bar: bool = True) -> np.ndarray:
-        "Embeddings of every block by the current Embedder."
-        return embed_store(self.towers.embedder, self.store, self.special, self.limit, dtype=self.dtype, bar=bar, stored=self.stored)
+    def build_index(self, bar: bool = True) -> np.ndarray | None:
+        "Embeddings of every block by the current Embedder. Of several processes each embeds its share; process 0 has them all, the others None."
+        mine = share(len(self.store), rank(), world())
+        return collected(embed_store(self.towers.embedder, self.store, self.special, self.limit, dtype=self.dtype, bar=bar, blocks=mine, stored=self.stored))
 
 # %% ../nbs/70_pretrain.ipynb #011
 RETRIEVALS = ("trained", "frozen", "random")
@@ -173,10 +175,15 @@ def hit_rate(store: TokenStore, masker: Masker, examples: list[Example], ids: np
     return float(np.mean([any(holds(store.text(b), masker.answer(e)) for b in row if b != MISSING) for e, row in zip(examples, ids)]))
 
 
+def mean_masks(examples: list[Example]) -> float:
+    "What a loss is divided by: the number of masks in the batch, or its mean over processes."
+    return mean_over_processes(sum(len(e.y) for e in examples))
+
+
 def realm_step(realm: Realm, masker: Masker, examples: list[Example], ids: np.ndarray, marginal: str = "token"):
-    "(loss, figures) of one REALM step."
+    "(loss, figures) of one REALM step; of several processes each brings its own examples."
     scores = score(realm, examples, ids)
-    loss = realm_loss(scores.log_p_z, scores.log_p_y_z, scores.real, marginal)
+    loss = realm_loss(scores.log_p_z, scores.log_p_y_z, scores.real, marginal, mean_masks(examples))
     return loss, {**figures(scores), "hit": hit_rate(realm.store, masker, examples, ids)}
 
 # %% ../nbs/70_pretrain.ipynb #025
@@ -201,7 +208,7 @@ def warmup_batch(masker: Masker, pairs, seed: int, own: float, nothing: float, e
 def warmup_step(realm: Realm, examples: list[Example], ids: np.ndarray):
     "(loss, figures): mean negative log-likelihood per mask, and the same for masks read with a block and with ∅ where the batch has any."
     log_p_y_z, real = score_answers(realm, examples, ids)
-    loss = -log_p_y_z[:, 0].sum() / real.sum().clamp_min(1)
+    loss = -log_p_y_z[:, 0].sum() / max(1, mean_masks(examples))
     alone = torch.from_numpy(ids[:, 0] == MISSING).to(realm.device).unsqueeze(1) & real
     parts = {"with_block": real & ~alone, "with_null": real & alone}
     return loss, {name: -(log_p_y_z[:, 0].detach() * which).sum().item() / which.sum().item() for name, which in parts.items() if which.any()}

@@ -58,6 +58,10 @@ class Refresher:
         self.waited = time.monotonic() - began
         return True
 
+    def complete(self, step: int):
+        "Publish the version of `step`, unless it is there."
+        if not self.store.has(step, digest := self.digest()): self.store.publish(step, self.build(), digest)
+
     def staleness(self, step: int) -> dict:
         "Steps and seconds since the loaded version's Embedder was current, as far as this process can tell."
         return {"stale": step - self.version, "stale_seconds": time.monotonic() - self.taken[self.version]}

@@ -6,19 +6,13 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from realm_nb.distributed import ShardedIndex, gather, mean_over_processes, rank, share, start, world
+from realm_nb.distributed import ShardedIndex
 from realm_nb.ict import ict_loss, ict_scores
 from realm_nb.marginal import MARGINALS, realm_loss
+from realm_nb.processes import agreed, average_gradients, collected, gather, mean_figures, mean_over_processes, rank, share, start, world
 from realm_nb.retrieval import MISSING, ExactIndex, FaissIndex, log_p_z
 from realm_nb.towers import Special, pair_sequence, query_sequence
 from test_ict import tiny_embedder
-
-
-def average(parameters) -> list[torch.Tensor]:
-    "Gradients averaged over processes, as data-parallel training does."
-    grads = [p.grad.clone() for p in parameters if p.grad is not None]
-    for g in grads: dist.all_reduce(g)
-    return [g / world() for g in grads]
 
 
 def difference(whole, parts, parameters) -> float:
@@ -27,7 +21,8 @@ def difference(whole, parts, parameters) -> float:
     want = [p.grad.clone() for p in parameters if p.grad is not None]
     for p in parameters: p.grad = None
     parts.backward()
-    gap = max((a - b).abs().max().item() for a, b in zip(average(parameters), want, strict=True))
+    average_gradients(parameters, at_once=100)
+    gap = max((p.grad - b).abs().max().item() for p, b in zip([p for p in parameters if p.grad is not None], want, strict=True))
     return max(gap, abs(mean_over_processes(parts.item()) - whole.item()))
 
 
@@ -61,6 +56,18 @@ def uneven_gather() -> bool:
     return everyone.tolist() == [[1.0] * 3] + [[2.0] * 3] * 3 and torch.equal(rows.grad, want)
 
 
+def processes() -> dict:
+    "Shares of figures, rows and gradients that some processes lack."
+    here, nowhere, w = torch.ones(3, requires_grad=True), torch.ones(2, requires_grad=True), torch.ones(4, requires_grad=True)
+    (w * (rank() + 1)).sum().backward()
+    if rank() == 1: (here * 6).sum().backward()
+    average_gradients([w, here, nowhere], at_once=3)
+    rows = collected(np.full((2 + rank(), 3), rank(), np.float32))
+    figures = mean_figures({"both": rank(), "mine": 5.0} if rank() else {"both": rank()})
+    return {"a gradient that one lacks": here.grad.tolist() == [3.0] * 3 and w.grad.tolist() == [1.5] * 4, "a gradient that nobody has": nowhere.grad is None,
+            "collected": rows is None if rank() else rows.tolist() == [[0.0] * 3] * 2 + [[1.0] * 3] * 3, "figures": figures == {"both": 0.5, "mine": 5.0}, "agreed": agreed(41 + rank()) == 41}
+
+
 def search() -> dict:
     g = np.random.default_rng(0)
     z = g.integers(-50, 50, (701, 16)).astype(np.float32)
@@ -84,6 +91,6 @@ def search() -> dict:
 
 if __name__ == "__main__":
     start()
-    found = {"world": world(), "ict": ict(False), "ict, two towers": ict(True), **{f"realm, {f}": realm(f) for f in MARGINALS}, "uneven gather": uneven_gather(), **search()}
+    found = {"world": world(), "ict": ict(False), "ict, two towers": ict(True), **{f"realm, {f}": realm(f) for f in MARGINALS}, "uneven gather": uneven_gather(), **processes(), **search()}
     (Path(sys.argv[1]) / f"{rank()}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
