@@ -256,6 +256,7 @@ class Dense:
 # %% ../nbs/75_openqa.ipynb #028
 def draw_blocks(ids, holders, wrong: int, g: np.random.Generator) -> list[int]:
     "From a question's retrieved `ids`, best first: one of the first three that hold an answer, and `wrong` of the first ten that don't. Empty if none holds one."
+    ids = ids[ids != MISSING]
     held = np.isin(ids, holders)
     if not held.any(): return []
     others = ids[~held][:10]
