@@ -37,10 +37,10 @@ class QaConfig:
     limit: int = 128             # pieces of question, title and body together
     question: int = 30           # pieces of a question
     batch: int = 8               # questions a step
-    cloze_steps: int = 200       # on questions that the corpus asks itself, before the others; 0 for none
-    steps: int = 300
+    cloze_steps: int = 400       # on questions that the corpus asks itself, before the others; 0 for none
+    steps: int = 1500
     wrong: int = 1               # blocks without the answer that a training question is read with ...
-    alone: float = 0.6           # ... after this share of the steps
+    alone: float = 0.5           # ... after this share of the steps
     lr: float = 2e-4
     lr_head: float = 1e-3
     tune_steps: int = 120        # of the question tower
