@@ -210,7 +210,7 @@ def start_reader(lab: Lab) -> Reader:
     if c.reader_layers: bert.encoder.layer = bert.encoder.layer[: c.reader_layers]; bert.config.num_hidden_layers = len(bert.encoder.layer)
     if bert.config.vocab_size < len(lab.tokenizer): raise UserError(f"the towers in {c.towers} have another vocabulary than {c.base}; give their base with --base")
     for m in bert.modules():
-        if isinstance(m, torch.nn.Dropout): m.p = 0.0
+        if isinstance(m, torch.nn.Dropout): m.p = c.qa.dropout
     reader = Reader(bert, c.qa.width)
     reader.start_rarity(lab.store.piece_counts(bert.config.vocab_size))
     return reader

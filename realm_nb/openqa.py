@@ -41,6 +41,7 @@ class QaConfig:
     steps: int = 1500
     wrong: int = 1               # blocks without the answer that a training question is read with ...
     alone: float = 0.5           # ... after this share of the steps
+    dropout: float = 0.1         # of the reader
     lr: float = 2e-4
     lr_head: float = 1e-3
     tune_steps: int = 120        # of the question tower
