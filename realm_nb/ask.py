@@ -14,7 +14,7 @@ import numpy as np
 from .answers import normalize_answer
 from .core import Parser, Run, UserError, cli
 from .corpus import TokenStore
-from .experiments import Lab, Table1Config, document_vectors, load_stage, prior_of
+from .experiments import Lab, Table1Config, document_vectors, load_stage, prior_of, unit_of
 from .loop import step_folders
 from .openqa import Answer, Dense, QaConfig, Reader, Reading, best_answers, prepared, read_blocks, text_of
 from .retrieval import embed_store
@@ -34,6 +34,8 @@ class Answerer:
         except (KeyError, TypeError): raise UserError(f"{folder / 'config.json'} is not readable; make the table again in another folder") from None
         self.lab, self.reader = Lab(config, Run(folder, quiet=True)), Reader.load(found[-1]).eval()
         self.retriever = self.lab.bm25 if retriever == "bm25" else self.dense(bool(corpus))
+        rows = [] if corpus else sorted(self.lab.run.stages.glob(f"row-{'bm25' if retriever == 'bm25' else 'realm'}-*.json"))
+        self.weight = self.lab.run.result(rows[0].stem)["weight"] if rows else None         # of the retriever's score, as the table chose it
 
     def dense(self, other: bool):
         "REALM's towers over the corpus (`other`: not the table's), their question side fine-tuned if the table has got so far."
@@ -50,7 +52,7 @@ class Answerer:
         if not question.strip() or not len(asked[0]["x"]): raise UserError("the question is empty; type a few words")
         scores, ids = self.retriever.search(asked, k or self.c.read)
         readings = read_blocks(self.reader, self.lab.store, self.lab.edges, self.lab.special, [(asked[0]["x"], int(b)) for b in ids[0]], self.c)
-        prior = prior_of(scores, 1.0)[0]
+        prior = prior_of(scores, 1 / unit_of(scores) if self.weight is None else self.weight)[0]
         return ids[0], prior, readings, best_answers(self.lab.store, ids[0], readings, prior)
 
     def __call__(self, question: str) -> list[Answer]: return self.find(question)[-1]

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROWS', 'WEIGHTS', 'PAPER', 'FREE', 'Table1Config', 'cpu_seconds', 'open_store', 'load_stage', 'Lab', 'MeanPooled',
            'kept_vectors', 'is_expressions', 'Training', 'in_turns', 'load_training', 'start_reader', 'load_cloze',
-           'trained_reader', 'document_vectors', 'tuned', 'make_retriever', 'prior_of', 'choose_weight', 'answer_all',
-           'judged', 'figures_of', 'make_row', 'percent', 'table1', 'claim', 'run_table1', 'main']
+           'trained_reader', 'document_vectors', 'tuned', 'make_retriever', 'unit_of', 'prior_of', 'choose_weight',
+           'answer_all', 'judged', 'figures_of', 'make_row', 'percent', 'table1', 'claim', 'run_table1', 'main']
 
 # %% ../nbs/91_experiments.ipynb #002
 import argparse, dataclasses, functools, itertools, json, resource, sys
@@ -271,13 +271,18 @@ def make_retriever(lab: Lab, training: Training, row: str):
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 
 
+def unit_of(scores: np.ndarray) -> float:
+    "How far a question's scores [n, k] lie apart: their standard deviation, a mean over the questions."
+    return max(float(scores.std(axis=1).mean()), 1e-6)
+
+
 def prior_of(scores: np.ndarray, weight: float) -> np.ndarray:
-    "Log weights of the blocks read [n, k] from the retriever's scores [n, k]: their differences from the best, in mean standard deviations, times `weight`."
-    return weight * (scores - scores[:, :1]) / max(float(scores.std(axis=1).mean()), 1e-6)
+    "Log weights of the blocks read [n, k] from the retriever's scores [n, k]: `weight` times their differences from the best."
+    return weight * (scores - scores[:, :1])
 
 
 def choose_weight(lab: Lab, training: Training, retriever, readings: Readings) -> float:
-    "The weight of the retriever's score that gives most right answers on the validation questions."
+    "The weight of the retriever's score that gives most right answers on the validation questions: one of `WEIGHTS` over the scores' unit there."
     aside = training.usable[: min(lab.config.validation, len(training.usable) // 2)]
     questions = [training.questions[i] for i in aside]
     scores, ids = retriever.search(questions, lab.config.qa.read)
@@ -286,7 +291,7 @@ def choose_weight(lab: Lab, training: Training, retriever, readings: Readings) -
     def accuracy(weight):
         prior = prior_of(scores, weight)
         return sum(right(a[0].text, questions[j]["answers"]) for j, r in zip(there, made) if (a := best_answers(lab.store, ids[j], r, prior[j])))
-    return max(WEIGHTS, key=lambda w: (accuracy(w), -w))
+    return max((w / unit_of(scores) for w in WEIGHTS), key=lambda w: (accuracy(w), -w))
 
 
 def answer_all(lab: Lab, name: str, retriever, readings: Readings, weight: float) -> list[dict]:

@@ -286,6 +286,22 @@ def test_blocks_drawn():
         first, *others = draw_blocks(ids, held, 2, g)
         assert first in (3, 1) and len(others) == 2 and not {1, 3} & set(others)
     assert draw_blocks(ids, np.array([77]), 2, g) == []
+    padded = np.concatenate([ids, [-1, -1]])
+    assert all(-1 not in draw_blocks(padded, held, 50, g) for _ in range(20))
+
+
+def test_blocks_of_two_searches_in_turns():
+    a, b = np.array([[4, 2, 7], [1, 2, 3]]), np.array([[2, 5], [9, 1]])
+    assert experiments.in_turns(a, b).tolist() == [[4, 2, 5, 7, -1], [1, 9, 2, 3, -1]]
+    assert experiments.in_turns(a).tolist() == a.tolist()
+
+
+def test_a_reader_in_bfloat16_scores_nearly_the_same(world):
+    pairs = [join(world["questions"][0]["x"], world["store"], b, world["special"]) for b in range(3)]
+    batch, reader = pad([p.sequence for p in pairs]), world["reader"].eval()
+    with torch.no_grad(): exact, rough = reader(batch), reader(batch, "bf16")
+    assert rough.dtype == torch.float32 and not torch.equal(exact, rough)
+    assert (exact - rough).abs().max() < 0.1 * exact.std()
 
 
 def test_best_answers_sum_over_spans_of_one_form(world):
