@@ -68,7 +68,7 @@ class Leader:
 
     def complete(self, step: int):
         self.refresher.complete(step)
-        agreed(self.refresher.version)
+        agreed(step)
 
 
 def led(build):
@@ -82,7 +82,7 @@ def led(build):
 class Follower:
     "What the other processes have for a refresher: `index` is `make(embeddings)` of the version that process 0 has."
 
-    def __init__(self, store, build, make): self.store, self.build, self.make, self.version, self.index, self.waited = store, build, make, None, None, 0.0
+    def __init__(self, store, build, make): self.store, self.build, self.make, self.version, self.index = store, build, make, None, None
 
     def follow(self) -> int:
         "Take part in whatever process 0 builds, until it names a version."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['parameter_groups', 'schedule', 'sync', 'settle', 'settle_name', 'on_disk', 'generators', 'restore_generators',
-           'save_checkpoint', 'load_checkpoint', 'step_folders', 'thin', 'fit']
+           'save_checkpoint', 'load_checkpoint', 'step_folders', 'newest', 'thin', 'fit']
 
 # %% ../nbs/35_loop.ipynb #002
 import contextlib, errno, json, os, random, re, time
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .core import Run, UserError, atomic_path, progress, remove, rng, seed_everything, write_json
-from .processes import average_gradients, mean_figures, rank, world
+from .processes import agreed, average_gradients, mean_figures, rank, same_weights, world
 
 # %% ../nbs/35_loop.ipynb #005
 def parameter_groups(parts: dict[str, tuple[nn.Module, float]], weight_decay: float = 0.01) -> list[dict]:
@@ -115,6 +115,14 @@ def step_folders(folder) -> list[Path]:
     return sorted(Path(folder).glob("step_*"), key=lambda p: int(p.name.split("_")[1]))
 
 
+def newest(home) -> Path | None:
+    "The last checkpoint in `home`, if there is one; of several processes, that which process 0 sees."
+    steps = [int(p.name.split("_")[1]) for p in step_folders(home)]
+    if (step := agreed(steps[-1] if steps else -1)) < 0: return None
+    if step not in steps: raise UserError(f"{Path(home) / f'step_{step}'} is not to be seen by process {rank()}; all processes must share the run's folder")
+    return Path(home) / f"step_{step}"
+
+
 def thin(home, steps: int, keep: int):
     "Leave the last checkpoint in `home` as it is, of the others the weights of up to `keep`, spread over `steps`: enough to look back at, not to go on from."
     *old, _ = step_folders(home)
@@ -134,10 +142,11 @@ def fit(run: Run, stage: str, towers, parts: dict, loss_of, steps: int, warmup: 
     home = run.checkpoints / stage
     for left in home.glob(".step_*.tmp") if run.writes else (): remove(left)      # by a process that was killed as it saved
     start = 0
-    if found := step_folders(home):
-        start = load_checkpoint(found[-1], towers, optimizer)["step"]
+    if found := newest(home):
+        start = load_checkpoint(found, towers, optimizer)["step"]
         run.log(f"{stage}: going on from step {start} of {steps}")
     else: seed_everything(seed)
+    same_weights(towers)
     if run.writes: run.metrics.forget(stage, start)
     bar = progress(range(start, steps), desc=stage, initial=start, total=steps, unit="step")
     towers.train()

@@ -63,8 +63,8 @@ class Refresher:
         if not self.store.has(step, digest := self.digest()): self.store.publish(step, self.build(), digest)
 
     def staleness(self, step: int) -> dict:
-        "Steps and seconds since the loaded version's Embedder was current, as far as this process can tell."
-        return {"stale": step - self.version, "stale_seconds": time.monotonic() - self.taken[self.version]}
+        "Steps and seconds since the loaded version's Embedder was current, as far as this process can tell, and the seconds that the last change took."
+        return {"stale": step - self.version, "stale_seconds": time.monotonic() - self.taken[self.version], "waited": self.waited}
 
     def close(self): pass
 
@@ -269,8 +269,9 @@ class AsyncRefresher(Refresher):
 def local_builder(run, device: str, trainer_device: str, cores: str = "", patience: float = 60.0, say=print) -> Supervisor | None:
     "The supervisor of a builder on this host; None when `device` is `none`."
     if device == "none": return None
-    several = trainer_device.startswith("cuda") and torch.cuda.device_count() > 1
-    if device == "auto": device = f"cuda:{torch.cuda.device_count() - 1}" if several else trainer_device
+    trainers = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    spare = trainer_device.startswith("cuda") and torch.cuda.device_count() > trainers
+    if device == "auto": device = f"cuda:{torch.cuda.device_count() - 1}" if spare else trainer_device
     command = [sys.executable, "-m", "realm_nb.refresh", "--run", str(Path(run).resolve()), "--device", device, "--attached", *(["--cores", cores] if cores else [])]
     folder = Path(run) / "builders"
     return Supervisor(command, folder / "1-of-1.json", folder / "1-of-1.log", say, patience, cores=core_set(cores) if cores else frozenset())

@@ -23,9 +23,9 @@ from .distributed import Follower, Leader, ShardedIndex, led
 from .evaluate import compare, measure
 from .examples import Copies, Masker, batch_ids, held_out_blocks, split_sentences
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
-from .loop import fit, on_disk, step_folders
+from .loop import fit, newest, on_disk, step_folders
 from .masking import SpanTable, make_tagger, tag_store
-from .processes import agreed, everyone_here, first, gather, my_share, rank, share, start, stop, world
+from .processes import agreed, everyone_here, first, gather, my_share, rank, same_here, share, start, stop, world
 from .pretrain import RETRIEVALS, Realm, candidates, random_candidates, realm_step, recurring, start_null, warmup_batch, warmup_step
 from .refresh import IndexStore, Snapshots, copied, described, embedder_digest, only_one, stored_layers
 from .report import inspect, showcase, table, write_report
@@ -129,7 +129,7 @@ class Parts(Texts):
     def __init__(self, config: Config, run: Run):
         super().__init__(config, run)
         self.device = pick_device(config.device)
-        self.dtype = pick_precision(config.precision, str(self.device))
+        self.dtype = (torch.float32, torch.bfloat16)[agreed(pick_precision(config.precision, str(self.device)) == torch.bfloat16)]
 
     @functools.cached_property
     def towers(self):
@@ -272,13 +272,13 @@ def stage_pretrain(p: Parts) -> dict:
         if c.retrieval == "random": ids = random_candidates(len(p.store), examples, c.candidates, rng(p.config.seed, "blind", step, rank()))
         else: ids, _ = candidates(realm, examples, refresher.index, c.candidates)
         loss, figures = realm_step(realm, p.train_masker, examples, ids, c.marginal)
-        return loss, {**figures, **refresher.staleness(step), "waited": refresher.waited}
+        return loss, {**figures, **refresher.staleness(step)}
 
     parts = {"encoder": (p.towers.encoder, c.lr_encoder)}
     if c.retrieval != "frozen": parts["embedder"] = (p.towers.embedders, c.lr_embedder)
     for e in p.towers.embedders: e.requires_grad_(c.retrieval != "frozen")
     with contextlib.closing(refresher):
-        if p.towers.embedder.null is not None and not step_folders(p.run.checkpoints / "pretrain"):
+        if p.towers.embedder.null is not None and newest(p.run.checkpoints / "pretrain") is None:
             refresher.before(0)
             start_null(realm, [p.train_masker(s) for s in train[:256]], refresher.index, c.candidates)
         fit(p.run, "pretrain", p.towers, parts, loss_of, c.steps, max(1, c.steps // 10), c.save_every, refresher.before, seed=p.config.seed,
@@ -362,7 +362,8 @@ def check_numbers(config: Config, values: dict):
 
 # %% ../nbs/97_train.ipynb #017
 def check_shares(config: Config):
-    "Refuse batches that do not go round."
+    "Refuse batches that do not go round, and one GPU for all."
+    if world() > 1 and ":" in config.device: raise UserError(f"--device {config.device} is one device for {world()} processes; leave it out, and each takes its own")
     for name in ("warmup.batch", "ict.batch", "pretrain.batch"):
         if (n := settings(config)[name]) < world(): raise UserError(f"--{name} {n} is less than one for each of the {world()} processes; raise it, or start fewer")
 
@@ -394,7 +395,8 @@ def run_stages(p: Parts, stages: list[str]):
         if stage in TURNS:
             with first(): result = STAGES[stage](p)
         else:
-            with first(): p.stored              # towers and frozen layers: what is made of them lies on the disk for the others
+            with first(): p.stored, stage == "ict" or p.spans              # what is made for them lies on the disk for the others
+            same_here(int(digest([len(p.store), p.store.n_sentences, *([] if stage == "ict" else [len(p.spans), p.spans.start.sum(), p.spans.sentence.sum()])])[:15], 16), "corpora or tags")
             if not rank() or stage not in ALONE: result = STAGES[stage](p)
         p.run.finish(stage, result)
         p.run.log(f"{stage}: {time.perf_counter() - t:.0f} s  {brief(result)}")
@@ -405,17 +407,17 @@ def run_stages(p: Parts, stages: list[str]):
 def main(argv):
     "`python -m realm_nb.train`."
     config, folder, stages = parse(argv)
-    start()
+    start(config.device)
     check_shares(config)
     run, began = Run(folder, quiet=rank() > 0, writes=not rank()), time.perf_counter()
     with contextlib.ExitStack() as held:
-        held.callback(stop)
         if rank(): os.environ["REALM_NB_QUIET"] = "1"
         else:
             run.claim(config)
             held.enter_context(only_one(folder / "trainer.lock", "a trainer", "wait for it, stop it, or choose another folder with --run"))
         held.enter_context(on_disk(folder))
         run_stages(Parts(config, run), stages)
+    stop()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     run.log(f"done in {time.perf_counter() - began:.0f} s, peak memory {peak / (1024 if sys.platform != 'darwin' else 2**30):.1f} GB, in {folder}")
 
