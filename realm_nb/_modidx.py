@@ -504,6 +504,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'realm_nb.openqa.fine_tune': ('openqa.html#fine_tune', 'realm_nb/openqa.py'),
                                  'realm_nb.openqa.grouped_logsumexp': ('openqa.html#grouped_logsumexp', 'realm_nb/openqa.py'),
                                  'realm_nb.openqa.join': ('openqa.html#join', 'realm_nb/openqa.py'),
+                                 'realm_nb.openqa.nth': ('openqa.html#nth', 'realm_nb/openqa.py'),
                                  'realm_nb.openqa.openqa_step': ('openqa.html#openqa_step', 'realm_nb/openqa.py'),
                                  'realm_nb.openqa.prepared': ('openqa.html#prepared', 'realm_nb/openqa.py'),
                                  'realm_nb.openqa.read_blocks': ('openqa.html#read_blocks', 'realm_nb/openqa.py'),

@@ -170,11 +170,12 @@ def is_expressions(name: str) -> bool:
 
 @dataclass
 class Training:
-    "Training questions, the blocks found for each [n, k] and those that hold an answer; `usable`: where the two meet, shuffled."
+    "Training questions, shuffled, the blocks found for each [n, k] and those that hold an answer; `usable`: where the two meet; of these, `aside` for validation, as many of each set."
     questions: list
     ids: np.ndarray
     holders: list
     usable: np.ndarray
+    aside: np.ndarray
     overlap: dict
 
 
@@ -192,13 +193,15 @@ def load_training(lab: Lab) -> Training:
     tests, questions, overlap = [load_questions(t) for t in lab.tests if t not in lab.config.train.split(",")], [], {}
     for name in lab.config.train.split(","):
         kept, overlap[name] = without_overlap(load_questions(name), tests)
-        questions += kept
+        questions += [{**q, "set": name} for q in kept]
     questions = prepared([questions[i] for i in rng(lab.config.qa.seed, "questions").permutation(len(questions))], lab.tokenizer)
     ids = in_turns(*(retriever.search(questions, 20)[1] for retriever in (lab.bm25, lab.mean_pooled)))
     holders = blocks_with_answers(lab.texts, questions)
     usable = np.array([i for i, row in enumerate(ids) if np.isin(row, holders[i]).any()], np.int64)
     lab.run.log(f"training questions: {len(questions):,}, {len(usable):,} with an answer in the first 20 blocks of BM25 or the base weights; dropped because a test asks them: {overlap}")
-    return Training(questions, ids, holders, usable, overlap)
+    sets = [usable[[questions[i]["set"] == name for i in usable]] for name in overlap]
+    aside = np.concatenate([mine[: min(lab.config.validation // len(sets), len(mine) // 2)] for mine in sets])
+    return Training(questions, ids, holders, usable, aside, overlap)
 
 # %% ../nbs/91_experiments.ipynb #016
 def start_reader(lab: Lab) -> Reader:
@@ -230,7 +233,7 @@ def load_cloze(lab: Lab) -> tuple[list[dict], np.ndarray, list]:
 
 def trained_reader(lab: Lab, training: Training) -> Reader:
     "The table's reader, trained on all usable questions but those for validation, or taken from the run."
-    reader, rest = start_reader(lab), training.usable[min(lab.config.validation, len(training.usable) // 2) :]
+    reader, rest = start_reader(lab), np.setdiff1d(training.usable, training.aside)
     if lab.run.result("reader") is not None:
         reader.load_weights(step_folders(lab.run.checkpoints / "reader")[-1])
         return reader.eval()
@@ -255,8 +258,7 @@ def tuned(lab: Lab, training: Training, row: str) -> Dense:
     vectors, model, c = document_vectors(lab, row, towers), OpenQA(towers), lab.config.qa
     if lab.run.result(f"question-{row}") is None:
         began = cpu_seconds()
-        aside = set(training.usable[: lab.config.validation].tolist())
-        rest = [i for i in range(len(training.questions)) if i not in aside]
+        rest = np.setdiff1d(np.arange(len(training.questions)), training.aside).tolist()
         fine_tune(lab.run, model, lab.store, lab.edges, lab.special, vectors, [training.questions[i] for i in rest], [training.holders[i] for i in rest], c, scale, stage=f"question-{row}")
         lab.run.finish(f"question-{row}", {"cpu_seconds": cpu_seconds() - began})
     else: model.load_weights(step_folders(lab.run.checkpoints / f"question-{row}")[-1])
@@ -283,15 +285,17 @@ def prior_of(scores: np.ndarray, weight: float) -> np.ndarray:
 
 def choose_weight(lab: Lab, training: Training, retriever, readings: Readings) -> float:
     "The weight of the retriever's score that gives most right answers on the validation questions: one of `WEIGHTS` over the scores' unit there."
-    aside = training.usable[: min(lab.config.validation, len(training.usable) // 2)]
-    questions = [training.questions[i] for i in aside]
+    questions = [training.questions[i] for i in training.aside]
     scores, ids = retriever.search(questions, lab.config.qa.read)
-    there = np.flatnonzero([np.isin(row, training.holders[i]).any() for row, i in zip(ids, aside)])
+    there = np.flatnonzero([np.isin(row, training.holders[i]).any() for row, i in zip(ids, training.aside)])
     made = readings([questions[j] for j in there], ids[there], bar="validation")
-    def accuracy(weight):
+    def verdicts(weight) -> list[bool]:
         prior = prior_of(scores, weight)
-        return sum(right(a[0].text, questions[j]["answers"]) for j, r in zip(there, made) if (a := best_answers(lab.store, ids[j], r, prior[j])))
-    return max((w / unit_of(scores) for w in WEIGHTS), key=lambda w: (accuracy(w), -w))
+        return [bool(a := best_answers(lab.store, ids[j], r, prior[j])) and right(a[0].text, questions[j]["answers"]) for j, r in zip(there, made)]
+    best, said = max(((w / unit_of(scores), verdicts(w / unit_of(scores))) for w in WEIGHTS), key=lambda x: (sum(x[1]), -x[0]))
+    share = {s: [v for v, j in zip(said, there) if questions[j]["set"] == s] for s in training.overlap}
+    lab.run.log(f"validation, answer in the blocks read, weight {best:.3g}: " + ", ".join(f"{s} {sum(v)} of {len(v)} right" for s, v in share.items()))
+    return best
 
 
 def answer_all(lab: Lab, name: str, retriever, readings: Readings, weight: float) -> list[dict]:

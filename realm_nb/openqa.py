@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CLOZE', 'QaConfig', 'prepared', 'Pair', 'join', 'Edges', 'span_mask', 'shared', 'SpanHead', 'Reader', 'text_of',
            'right_spans', 'grouped_logsumexp', 'reader_loss', 'retriever_loss', 'bm25_words', 'Bm25', 'Dense',
-           'draw_blocks', 'read_pairs', 'train_reader', 'cloze_questions', 'OpenQA', 'openqa_step', 'fine_tune',
+           'draw_blocks', 'read_pairs', 'nth', 'train_reader', 'cloze_questions', 'OpenQA', 'openqa_step', 'fine_tune',
            'Reading', 'read_blocks', 'Readings', 'Answer', 'best_answers', 'closed_book']
 
 # %% ../nbs/75_openqa.ipynb #002
@@ -274,16 +274,26 @@ def read_pairs(reader: Reader, store: TokenStore, edges: Edges, special: Special
     return reader(pad([p.sequence for p in pairs]).to(device), c.precision), mask.to(device), torch.from_numpy(correct).to(device), torch.tensor([q for q, _ in where], device=device)
 
 
+def nth(groups: list, n: int, seed: int) -> int:
+    "The n-th of an endless sequence that takes one from each of `groups` in turn, and shuffles a group anew each time it has come round."
+    at, which = divmod(n, len(groups))
+    epoch, at = divmod(at, len(groups[which]))
+    return int(rng(seed, "order", which, epoch).permutation(groups[which])[at])
+
+
 def train_reader(run, reader: Reader, store: TokenStore, edges: Edges, special: Special, questions: list[dict], ids, holders: list, c: QaConfig, stage: str = "reader"):
-    "Train on `questions` with their retrieved blocks `ids` [n, K]; goes on from the run's last checkpoint of the `stage`, which is `reader` or `cloze`."
+    """Train on `questions` with their retrieved blocks `ids` [n, K]; goes on from the run's last checkpoint of the `stage`, which is `reader` or `cloze`.
+
+    Questions that say which `set` they are of are drawn from each set equally often, however large it is."""
     steps, alone = (c.cloze_steps, 1.0) if stage == "cloze" else (c.steps, c.alone)
     usable = np.array([i for i, row in enumerate(ids) if np.isin(row, holders[i]).any()])
     if not len(usable): raise UserError("no training question has its answer in the blocks found for it; give a larger corpus or other questions")
+    sets = [questions[i].get("set") for i in usable]
+    groups = [usable[[s == name for s in sets]] for name in dict.fromkeys(sets)]
 
     def loss_of(step):
         g = rng(c.seed, stage, step)
-        epoch, at = divmod(step * c.batch, len(usable))
-        chosen = np.resize(rng(c.seed, "order", epoch).permutation(usable), at + c.batch)[at:]
+        chosen = [nth(groups, step * c.batch + i, c.seed) for i in range(c.batch)]
         wrong = 0 if step < alone * steps else c.wrong
         scores, mask, correct, rows = read_pairs(reader, store, edges, special, [questions[i] for i in chosen], [draw_blocks(ids[i], holders[i], wrong, g) for i in chosen], c)
         return reader_loss(scores, mask, correct, rows, len(chosen)), {}
