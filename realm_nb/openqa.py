@@ -343,7 +343,8 @@ class OpenQA(nn.Module):
 def openqa_step(model: OpenQA, store: TokenStore, edges: Edges, special: Special, vectors: torch.Tensor, questions: list[dict], holders: list, c: QaConfig,
                 scale: float = 1.0, end_to_end: bool = False, block_limit: int = 288):
     "(loss, figures) over the frozen `vectors` [N, D]: the retriever's loss over `c.search` blocks and, with a reader, its loss over `c.read`."
-    q = embed_all(model.towers.query_embedder, [query_sequence(x["x"], special, c.question) for x in questions]).float()
+    device = str(vectors.device)
+    with autocast(device, pick_precision(c.precision, device)): q = embed_all(model.towers.query_embedder, [query_sequence(x["x"], special, c.question) for x in questions]).float()
     f, ids = torch.topk(q @ vectors.T * scale, min(c.search, len(vectors)), dim=1)
     found = ids.cpu().numpy()
     holds = torch.from_numpy(np.stack([np.isin(row, h) for row, h in zip(found, holders)])).to(f.device)

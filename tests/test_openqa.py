@@ -9,7 +9,7 @@ from realm_nb import ask, experiments
 from realm_nb.answers import answer_blocks, blocks_with_answers, exact_match, f1, matches, normalize_answer, recall_at, right, without_overlap
 from realm_nb.core import Run, UserError
 from realm_nb.corpus import build_store, read_corpus, tiny_tokenizer
-from realm_nb.openqa import (Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Reading, Readings, best_answers, draw_blocks, fine_tune, join, openqa_step, prepared, read_blocks,
+from realm_nb.openqa import (Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Reading, Readings, best_answers, draw_blocks, fine_tune, join, nth, openqa_step, prepared, read_blocks,
                              reader_loss, retriever_loss, right_spans, shared, span_mask, text_of)
 from realm_nb.retrieval import embed_store
 from realm_nb.sources import load_questions
@@ -288,6 +288,14 @@ def test_blocks_drawn():
     assert draw_blocks(ids, np.array([77]), 2, g) == []
     padded = np.concatenate([ids, [-1, -1]])
     assert all(-1 not in draw_blocks(padded, held, 50, g) for _ in range(20))
+
+
+def test_sets_of_questions_count_the_same_and_come_round():
+    few, many = np.arange(3), np.arange(10, 20)
+    drawn = [nth([few, many], n, 0) for n in range(60)]
+    assert all(d < 3 for d in drawn[::2]) and all(d >= 10 for d in drawn[1::2])
+    assert all(sorted(drawn[::2][i : i + 3]) == [0, 1, 2] for i in range(0, 30, 3)) and all(sorted(drawn[1::2][i : i + 10]) == list(many) for i in range(0, 30, 10))
+    assert drawn != [nth([few, many], n, 1) for n in range(60)] and len({tuple(drawn[1::2][i : i + 10]) for i in range(0, 30, 10)}) == 3
 
 
 def test_blocks_of_two_searches_in_turns():
