@@ -239,7 +239,7 @@ def make_share(p: Parts, embeddings):
     index = make_index(p, np.array(embeddings[mine.start : mine.stop]))
     return ShardedIndex(index, mine.start, p.device) if world() > 1 else index
 
-
+# %% ../nbs/97_train.ipynb #012
 def make_refresher(p: Parts, realm: Realm) -> Refresher | Leader | Follower:
     "What keeps the index current, by the settings; of several processes, the first leads."
     make = lambda embeddings: make_share(p, embeddings)
@@ -257,7 +257,7 @@ def own_refresher(p: Parts, build, make) -> Refresher:
     return AsyncRefresher(store, build, digest, c.refresh_every, Snapshots(p.run.folder / "snapshots"), lambda: (copied(p.towers.embedder), description),
                           c.refresh_seconds, c.max_staleness, c.max_wait, builder, make, p.run.log, c.builder_patience)
 
-
+# %% ../nbs/97_train.ipynb #013
 def stage_pretrain(p: Parts) -> dict:
     "REALM pre-training, with a refreshed index."
     c, (train, _) = p.config.pretrain, split_sentences(p.train_masker, p.held)
@@ -287,7 +287,7 @@ def stage_pretrain(p: Parts) -> dict:
     last = p.run.metrics.of("pretrain")[-max(1, c.steps // 5):]
     return {k: float(np.mean([m[k] for m in last])) for k in ("loss", "ru", "p_null", "hit")}
 
-# %% ../nbs/97_train.ipynb #013
+# %% ../nbs/97_train.ipynb #015
 def stage_evaluate(p: Parts) -> dict:
     "Measure both on held-out spans, write report.md."
     e, k = p.config.evaluate, p.config.pretrain.candidates
@@ -319,7 +319,7 @@ def run_facts(p: Parts, n: int) -> dict[str, str]:
     if ict: facts["ICT, own block of a removed sentence"] = " · ".join(f"{k} {v:.1%}" for k, v in ict["recall"].items()) + f" among {ict['among']:,}"
     return facts
 
-# %% ../nbs/97_train.ipynb #015
+# %% ../nbs/97_train.ipynb #017
 TURNS, ALONE = ("corpus", "mask"), ("evaluate",)         # of several processes: what one of each host does first, what process 0 does alone
 STAGES = {"corpus": stage_corpus, "mask": stage_mask, "warmup": stage_warmup, "ict": stage_ict, "pretrain": stage_pretrain, "evaluate": stage_evaluate}
 SHORT = {"corpus": "corpus.source", "base": "model.base", "refresh": "pretrain.refresh", "retrieval": "pretrain.retrieval", "policy": "mask.policy", "max-staleness": "pretrain.max_staleness"}
@@ -347,7 +347,7 @@ def parse(argv) -> tuple[Config, Path, list[str]]:
     check(config)
     return config, Path(args.run or f"runs/{args.recipe}"), [s for s in STAGES if s in stages]
 
-# %% ../nbs/97_train.ipynb #016
+# %% ../nbs/97_train.ipynb #018
 AT_LEAST = {"corpus.limit": 16, "mask.max_pieces": 8, "warmup.batch": 1, "ict.steps": 1, "ict.batch": 2, "pretrain.steps": 1, "pretrain.batch": 1, "pretrain.candidates": 2,
             "pretrain.refresh_every": 1, "evaluate.examples": 1, "evaluate.resamples": 1, "model.dim": 1}
 
@@ -360,7 +360,7 @@ def check_numbers(config: Config, values: dict):
     if config.warmup.own + config.warmup.nothing > 1: raise UserError("--warmup.own and --warmup.nothing are shares and must not add up to more than 1")
     if config.corpus.limit + config.mask.max_pieces > 510: raise UserError(f"--corpus.limit {config.corpus.limit} and --mask.max_pieces {config.mask.max_pieces} must not add up to more than 510, a BERT's length")
 
-# %% ../nbs/97_train.ipynb #017
+# %% ../nbs/97_train.ipynb #019
 def check_shares(config: Config):
     "Refuse batches that do not go round, and one GPU for all."
     if world() > 1 and ":" in config.device: raise UserError(f"--device {config.device} is one device for {world()} processes; leave it out, and each takes its own")
@@ -384,7 +384,7 @@ def check(config: Config):
     if config.pretrain.builder not in ("auto", "none"): pick_device(config.pretrain.builder)
     if config.pretrain.index != "exact": new_faiss(config.model.dim, config.pretrain.index)
 
-
+# %% ../nbs/97_train.ipynb #020
 def run_stages(p: Parts, stages: list[str]):
     "Those of `stages` that have not finished yet."
     for stage in stages:
@@ -426,5 +426,5 @@ def brief(result: dict) -> str:
     "A stage's result in one line."
     return "  ".join(f"{k}: {v:.3g}" if isinstance(v, float) else f"{k}: {v}" for k, v in result.items() if k != "rows")
 
-# %% ../nbs/97_train.ipynb #023
+# %% ../nbs/97_train.ipynb #026
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
