@@ -292,10 +292,10 @@ def choose_weight(lab: Lab, training: Training, retriever, readings: Readings) -
     def verdicts(weight) -> list[bool]:
         prior = prior_of(scores, weight)
         return [bool(a := best_answers(lab.store, ids[j], r, prior[j])) and right(a[0].text, questions[j]["answers"]) for j, r in zip(there, made)]
-    best, said = max(((w / unit_of(scores), verdicts(w / unit_of(scores))) for w in WEIGHTS), key=lambda x: (sum(x[1]), -x[0]))
+    best, said = max(((w, verdicts(w)) for w in np.array(WEIGHTS) / unit_of(scores)), key=lambda x: (sum(x[1]), -x[0]))
     share = {s: [v for v, j in zip(said, there) if questions[j]["set"] == s] for s in training.overlap}
     lab.run.log(f"validation, answer in the blocks read, weight {best:.3g}: " + ", ".join(f"{s} {sum(v)} of {len(v)} right" for s, v in share.items()))
-    return best
+    return float(best)
 
 
 def answer_all(lab: Lab, name: str, retriever, readings: Readings, weight: float) -> list[dict]:

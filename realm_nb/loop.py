@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['parameter_groups', 'schedule', 'sync', 'settle', 'settle_name', 'on_disk', 'generators', 'restore_generators',
-           'save_checkpoint', 'load_checkpoint', 'step_folders', 'newest', 'thin', 'fit']
+           'save_checkpoint', 'load_checkpoint', 'step_of', 'step_folders', 'newest', 'thin', 'fit']
 
 # %% ../nbs/35_loop.ipynb #002
 import contextlib, errno, json, os, random, re, time
@@ -109,15 +109,18 @@ def load_checkpoint(folder, towers, optimizer) -> dict:
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return meta
 
+# %% ../nbs/35_loop.ipynb #014
+def step_of(folder: Path) -> int: return int(folder.name.split("_")[1])
+
 
 def step_folders(folder) -> list[Path]:
     "The `step_N` folders in `folder`, oldest first."
-    return sorted(Path(folder).glob("step_*"), key=lambda p: int(p.name.split("_")[1]))
+    return sorted(Path(folder).glob("step_*"), key=step_of)
 
 
 def newest(home) -> Path | None:
     "The last checkpoint in `home`, if there is one; of several processes, that which process 0 sees."
-    steps = [int(p.name.split("_")[1]) for p in step_folders(home)]
+    steps = [step_of(p) for p in step_folders(home)]
     if (step := agreed(steps[-1] if steps else -1)) < 0: return None
     if step not in steps: raise UserError(f"{Path(home) / f'step_{step}'} is not to be seen by process {rank()}; all processes must share the run's folder")
     return Path(home) / f"step_{step}"
@@ -128,11 +131,11 @@ def thin(home, steps: int, keep: int):
     *old, _ = step_folders(home)
     passed = 0
     for path in old:
-        share = int(path.name.split("_")[1]) * keep // steps
+        share = step_of(path) * keep // steps
         remove(path / "optimizer.safetensors" if share > passed else path)
         passed = max(passed, share)
 
-# %% ../nbs/35_loop.ipynb #016
+# %% ../nbs/35_loop.ipynb #017
 def fit(run: Run, stage: str, towers, parts: dict, loss_of, steps: int, warmup: int = 0, save_every: int = 0, between=None, clip: float = 1.0, seed: int = 0, extra=None, keep: int = 0):
     """Train `parts` (`name: (module, rate)`) of `towers` for `steps` steps, from the newest checkpoint of `stage` if there is one.
 

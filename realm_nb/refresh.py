@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['STORED_GB', 'publishing', 'sweep', 'Beacon', 'read_beacon', 'Watch', 'only_one', 'digest_of', 'embedder_digest',
            'stored_layers', 'write_rows', 'read_rows', 'Damaged', 'Versions', 'IndexStore', 'copied', 'described',
-           'Snapshots', 'rebuilt', 'shard_range', 'embed_rows', 'Shard', 'Builder', 'Work', 'end_with_input',
-           'core_set', 'keep_to', 'shard_of', 'main']
+           'Snapshots', 'rebuilt', 'embed_rows', 'Shard', 'Builder', 'Work', 'end_with_input', 'core_set', 'keep_to',
+           'shard_of', 'main']
 
 # %% ../nbs/60_refresh.ipynb #002
 import contextlib, fcntl, hashlib, io, json, os, re, sys, threading, time
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from .core import Parser, UserError, autocast, cache_home, cli, digest, me, pick_device, pick_precision, remove, sha256, write_json
 from .corpus import TokenStore
 from .loop import settle, settle_name
+from .processes import share
 from .retrieval import StoredLayers, document_sequence
 from .towers import Embedder, Special, by_length, pad, pad_hidden
 
@@ -290,11 +291,6 @@ def rebuilt(state: dict, meta: dict, device="cpu") -> tuple[Embedder, TokenStore
     return embedder.eval().to(device), store
 
 # %% ../nbs/60_refresh.ipynb #027
-def shard_range(n: int, shard: int, of: int) -> range:
-    "Shard number `shard`, from 1 to `of`, of n blocks."
-    return range(n * (shard - 1) // of, n * shard // of)
-
-
 @torch.inference_mode()
 def embed_rows(embedder: Embedder, store: TokenStore, special: Special, limit: int, blocks: range, dtype=torch.float32, pieces: int = 4096, chunk: int = 4096, beat=lambda done: None,
                stored: StoredLayers | None = None):
@@ -351,7 +347,7 @@ class Builder(Shard):
         embedder, corpus = rebuilt(state, meta, self.device)
         layers = cache_home() / meta["stored"] if meta["stored"] else None
         stored = StoredLayers(layers) if layers and layers.exists() else None        # on another host they may be missing: then all layers are computed
-        blocks, dtype = shard_range(len(corpus), self.shard, self.of), pick_precision(meta["precision"], str(self.device))
+        blocks, dtype = share(len(corpus), self.shard - 1, self.of), pick_precision(meta["precision"], str(self.device))
         self.parts(step).mkdir(parents=True, exist_ok=True)
         beat = lambda done: self.beacon.beat(phase="embedding", step=step, done=done, count_of=len(blocks))
         with publishing(self.part(step), self.store.owner) as tmp:

@@ -7,7 +7,7 @@ __all__ = ['TURNS', 'ALONE', 'STAGES', 'SHORT', 'AT_LEAST', 'file_state', 'scrat
            'prepare_spans', 'Texts', 'Parts', 'stage_corpus', 'stage_mask', 'start_from', 'held_examples',
            'reading_accuracy', 'stage_warmup', 'stage_ict', 'make_index', 'make_share', 'make_refresher',
            'own_refresher', 'stage_pretrain', 'stage_evaluate', 'run_facts', 'parse', 'check_numbers', 'check_shares',
-           'check', 'run_stages', 'main', 'brief']
+           'check', 'same_parts', 'run_stages', 'main', 'brief']
 
 # %% ../nbs/97_train.ipynb #002
 import argparse, contextlib, functools, os, resource, sys, time
@@ -385,6 +385,14 @@ def check(config: Config):
     if config.pretrain.index != "exact": new_faiss(config.model.dim, config.pretrain.index)
 
 # %% ../nbs/97_train.ipynb #020
+def same_parts(p: Parts, stage: str):
+    "Let one process of each host make what `stage` needs of the disk before the others take it, and see that all have the same."
+    with first():
+        seen, _ = [len(p.store), p.store.n_sentences], p.stored
+        if stage != "ict": seen += [len(p.spans), p.spans.start.sum(), p.spans.sentence.sum()]
+    same_here(int(digest(seen)[:15], 16), "corpora or tags")
+
+
 def run_stages(p: Parts, stages: list[str]):
     "Those of `stages` that have not finished yet."
     for stage in stages:
@@ -395,21 +403,20 @@ def run_stages(p: Parts, stages: list[str]):
         if stage in TURNS:
             with first(): result = STAGES[stage](p)
         else:
-            with first(): p.stored, stage == "ict" or p.spans              # what is made for them lies on the disk for the others
-            same_here(int(digest([len(p.store), p.store.n_sentences, *([] if stage == "ict" else [len(p.spans), p.spans.start.sum(), p.spans.sentence.sum()])])[:15], 16), "corpora or tags")
+            if world() > 1: same_parts(p, stage)
             if not rank() or stage not in ALONE: result = STAGES[stage](p)
         p.run.finish(stage, result)
         p.run.log(f"{stage}: {time.perf_counter() - t:.0f} s  {brief(result)}")
     everyone_here()
 
-
+# %% ../nbs/97_train.ipynb #021
 @cli
 def main(argv):
     "`python -m realm_nb.train`."
     config, folder, stages = parse(argv)
     start(config.device)
     check_shares(config)
-    run, began = Run(folder, quiet=rank() > 0, writes=not rank()), time.perf_counter()
+    run, began = Run(folder, writes=not rank()), time.perf_counter()
     with contextlib.ExitStack() as held:
         if rank(): os.environ["REALM_NB_QUIET"] = "1"
         else:
@@ -426,5 +433,5 @@ def brief(result: dict) -> str:
     "A stage's result in one line."
     return "  ".join(f"{k}: {v:.3g}" if isinstance(v, float) else f"{k}: {v}" for k, v in result.items() if k != "rows")
 
-# %% ../nbs/97_train.ipynb #026
+# %% ../nbs/97_train.ipynb #027
 if __name__ == "__main__" and "__file__" in globals(): sys.exit(main())
