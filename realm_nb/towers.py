@@ -102,11 +102,11 @@ def load_bert(path, layers: int = 0, dropout: float = 0.1):
 
 
 def slice_layers(model, layers: int):
-    "Keep the first `layers` layers of a `BertForMaskedLM`; 0 keeps all."
-    have = model.config.num_hidden_layers
+    "Keep the first `layers` layers of a `BertForMaskedLM`, or of an encoder alone; 0 keeps all."
+    have, body = model.config.num_hidden_layers, getattr(model, "bert", model)
     if not 0 <= layers <= have: raise UserError(f"cannot keep {layers} layers of a model of {have}; set model.layers between 0 (all) and {have}")
     if layers:
-        model.bert.encoder.layer = model.bert.encoder.layer[:layers]
+        body.encoder.layer = body.encoder.layer[:layers]
         model.config.num_hidden_layers = layers
     return model
 

@@ -9,7 +9,7 @@ from realm_nb import ask, experiments
 from realm_nb.answers import answer_blocks, blocks_with_answers, exact_match, f1, matches, normalize_answer, recall_at, right, without_overlap
 from realm_nb.core import Run, UserError
 from realm_nb.corpus import build_store, read_corpus, tiny_tokenizer
-from realm_nb.openqa import (Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Reading, Readings, best_answers, draw_blocks, fine_tune, join, nth, openqa_step, prepared, read_blocks,
+from realm_nb.openqa import (Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Reading, Readings, best_answers, draw_blocks, fine_tune, join, load_body, nth, openqa_step, prepared, read_blocks,
                              reader_loss, retriever_loss, right_spans, shared, span_mask, text_of)
 from realm_nb.retrieval import embed_store
 from realm_nb.sources import load_questions
@@ -279,6 +279,46 @@ def test_fine_tuning_goes_on_where_it_was_stopped(world, tmp_path):
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
+@pytest.fixture(scope="module")
+def mpnet(world):
+    "A folder with a tiny MPNet, which numbers the same pieces in its own way."
+    from transformers import MPNetConfig, MPNetModel, MPNetTokenizer
+    names = world["tokenizer"].convert_ids_to_tokens(range(len(world["tokenizer"])))
+    vocab = {n: i for i, n in enumerate(["<s>", "<pad>", "</s>", "<unk>", *names, "<mask>"])}
+    torch.manual_seed(0)
+    config = MPNetConfig(vocab_size=len(vocab), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    MPNetModel(config).save_pretrained(world["work"] / "mpnet")
+    MPNetTokenizer(vocab=vocab, unk_token="[UNK]").save_pretrained(world["work"] / "mpnet")
+    return world["work"] / "mpnet"
+
+
+def test_reader_of_another_kind(world, mpnet, tmp_path):
+    from transformers import MPNetModel
+    tokenizer, store = world["tokenizer"], world["store"]
+    body, pieces = load_body(mpnet, tokenizer)
+    special = [tokenizer.convert_tokens_to_ids(t) for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "in")]
+    assert pieces[special].tolist() == [1, special[1] + 4, 0, 2, len(tokenizer) + 4, special[5] + 4]
+    reader = Reader(body, width=5, dim=16, pieces=pieces).eval()
+    batch = pad([join(world["questions"][i]["x"], store, i, world["special"]).sequence for i in range(3)])
+    with torch.no_grad():
+        scores, known = reader(batch), MPNetModel.from_pretrained(mpnet, attn_implementation="eager").eval()
+        hidden = known(input_ids=torch.as_tensor(pieces)[batch.ids], attention_mask=batch.mask).last_hidden_state
+        want = reader.head(torch.cat([hidden, shared(batch, reader.rarity).unsqueeze(-1)], -1))
+    real = batch.mask.bool()
+    assert torch.allclose(scores[real][:, 0], want[real][:, 0], atol=1e-5), "the matching words' vector is zero at the start"
+    reader.save(tmp_path)
+    assert torch.equal(Reader.load(tmp_path).eval()(batch), scores) and not any("pooler" in k for k in reader.state_dict())
+    assert load_body(mpnet, tokenizer, 1)[0].config.num_hidden_layers == 1
+
+
+def test_reader_of_other_pieces(world, mpnet, tmp_path):
+    other = tiny_tokenizer(["quixotic zephyrs vex the bold"])
+    with pytest.raises(UserError, match="word pieces, such as"): load_body(mpnet, other)
+    with pytest.raises(UserError, match="cannot load weights"): load_body(tmp_path, world["tokenizer"])
+    (tmp_path / "reader.json").write_text(json.dumps({"bert": {}, "width": 5, "dim": 16}))
+    with pytest.raises(UserError, match="no readable reader.json"): Reader.load(tmp_path)
+
+
 def test_blocks_drawn():
     g = np.random.default_rng(0)
     ids, held = np.array([5, 3, 8, 1, 9, 2]), np.array([1, 3, 100])
@@ -380,6 +420,13 @@ def test_table_has_every_row(table, capsys):
     assert experiments.main(flags) == 0 and capsys.readouterr().out.strip() == text.strip()          # nothing is made twice
 
 
+def test_table_with_another_reader(table, mpnet):
+    folder, flags = table
+    assert experiments.main([*flags, "--run", str(folder.parent / "other"), "--start", str(mpnet), "--rows", "bm25", "--first", "20"]) == 0
+    assert Reader.load(folder.parent / "other/checkpoints/reader/step_3").body.config.model_type == "mpnet"
+    assert ask.main(["In which city was Marie Curie born?", "--run", str(folder.parent / "other")]) == 0
+
+
 def test_ask_marks_its_evidence(table, tmp_path, capsys):
     folder, _ = table
     for retriever in ("bm25", "dense"):
@@ -395,7 +442,7 @@ def test_ask_marks_its_evidence(table, tmp_path, capsys):
 
 @pytest.mark.parametrize("flags, says", [
     (["--rows", "bm52"], "bm25"), (["--qa.steps", "many"], "whole number"), (["--qa.stpes", "1"], "qa.steps"), (["--read", "some"], "answerable or all"), (["--tests", "nowhere"], "nowhere"),
-    (["--base", "nowhere"], "nowhere"), (["--towers", "nowhere", "--run", "{new}"], "run folder"), (["--corpus", "nowhere"], "nowhere"), (["--block_limit", "48"], "block_limit")])
+    (["--base", "nowhere"], "nowhere"), (["--start", "nowhere"], "unknown base weights 'nowhere'"), (["--towers", "nowhere", "--run", "{new}"], "run folder"), (["--corpus", "nowhere"], "nowhere"), (["--block_limit", "48"], "block_limit")])
 def test_bad_input_of_experiments(table, capsys, flags, says):
     folder, good = table
     assert experiments.main([*good, *(f.format(new=folder.parent / "new") for f in flags)]) == 2

@@ -108,6 +108,21 @@ def test_nested_archive_and_folder_members(tmp_path):
     assert not sources.whole(folder, s), "an added file is noticed"
 
 
+def test_archive_in_slices(tmp_path):
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as z: z.writestr("in/a.txt", TEXT)
+    data, cut = inner.getvalue(), (0, 50, 90, len(inner.getvalue()))
+    made = [make(tmp_path, f"slice_{i}", {f"s{i}/all.zip.00{i}": data[cut[i] : cut[i + 1]]})[1] for i in range(3)]
+    parts = [dict(package=m.package, size=m.size, sha256=m.sha256, archive=f"s{i}/all.zip.00{i}") for i, m in enumerate(made)][1:]
+    s = replace(made[0], name="whole", archive="s0/all.zip.000", parts=parts, members=[dict(path="in/a.txt", file="a.txt", sha256=sha(TEXT))])
+    folder = fetch(s, cache=tmp_path / "c")
+    assert sorted(p.name for p in folder.iterdir()) == ["a.txt", "source.json"] and (folder / "a.txt").read_bytes() == TEXT
+    fails(replace(s, parts=parts[:1]), tmp_path / "d", "damaged archive")
+    fails(replace(s, parts=[parts[0], {**parts[1], "archive": "s2/none"}]), tmp_path / "d", "slice_2", "lacks a member")
+    fails(replace(s, parts=[{**parts[0], "sha256": "0" * 64}, parts[1]]), tmp_path / "d", "slice_1", "expected 0000")
+    assert left(tmp_path / "d") == []
+
+
 def test_member_outside_its_folder(tmp_path):
     _, s = make(tmp_path, files={"fog/../../evil.txt": b"e"}, members=[dict(path="fog/", file="", sha256="0" * 64)])
     fails(s, tmp_path / "c", "points outside")
@@ -228,7 +243,8 @@ def test_registry():
         assert s.kind in ("corpus", "questions", "weights", "tagger") and s.content and s.licence, s
         assert s.roads or s.folder, s
         assert all(f.endswith(sources.SAFE) for f in s.hub_files), s
-        if s.package: assert len(s.sha256) == 64 and s.size and s.version and all(len(m["sha256"]) == 64 for m in s.members), s
+        if s.package: assert all(len(w.sha256) == 64 and w.size and w.version for w in s.wheels) and all(len(m["sha256"]) == 64 for m in s.members), s
+        assert len({w.package for w in s.wheels}) == len({w.sha256 for w in s.wheels}) == len(s.wheels), s
         assert not any(m["file"].endswith((".pt", ".bin", ".pkl", ".py")) for m in s.members), s
 
 
@@ -333,15 +349,16 @@ def test_real_questions(real, monkeypatch, cache):
 
 
 @pytest.mark.network
-@pytest.mark.parametrize("name", ["minilm-l6", "bert-tiny"])
+@pytest.mark.parametrize("name", ["minilm-l6", "mpnet-base", "bert-tiny"])
 def test_real_weights(real, name):
     from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
     folder = real(name)
-    cls = AutoModel if name == "minilm-l6" else AutoModelForMaskedLM
+    cls = AutoModelForMaskedLM if name == "bert-tiny" else AutoModel
     _, info = cls.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["mismatched_keys"], info
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert len(tokenizer) == 30522 and tokenizer("[MASK] fog").input_ids[:2] == [101, 103]
+    if name == "mpnet-base": assert len(tokenizer) == 30527 and tokenizer("fog").input_ids == [0, 9666 + 4, 2]
+    else: assert len(tokenizer) == 30522 and tokenizer("[MASK] fog").input_ids == [101, 103, 9666, 102]
 
 
 @pytest.mark.network
