@@ -38,13 +38,13 @@ def seconds_each(work, questions) -> float:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("towers", ""), ("base", "minilm-l6"), ("corpus", "wiki-vital+wiki-dump"), ("train", "nq-dev"), ("run", "runs/bench-openqa"), ("out", "")): parser.add_argument(f"--{name}", default=value)
+    for name, value in (("towers", ""), ("base", "minilm-l6"), ("start", "base"), ("corpus", "wiki-vital+wiki-dump"), ("train", "nq-dev"), ("run", "runs/bench-openqa"), ("out", "")): parser.add_argument(f"--{name}", default=value)
     parser.add_argument("--search", type=int, default=5000)
     parser.add_argument("--questions", type=int, default=64, help="timed on the fast side; an eighth of them on the slow one")
     args = parser.parse_args()
     hush(); torch.set_num_threads(1)
     c = QaConfig(search=args.search)
-    lab = Lab(Table1Config(towers=args.towers, base=args.base, corpus=args.corpus, train=args.train, tests=args.train, qa=c), Run(args.run, quiet=True))
+    lab = Lab(Table1Config(towers=args.towers, base=args.base, start=args.start, corpus=args.corpus, train=args.train, tests=args.train, qa=c), Run(args.run, quiet=True))
     training = load_training(lab)
     some = [int(i) for i in training.usable[: args.questions]]
     if args.towers: towers, scale = load_stage(args.towers, "ict", "pretrain")

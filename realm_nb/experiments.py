@@ -42,8 +42,8 @@ class Table1Config:
     tests: str = "trec-test,wq-test,nq-test"
     rows: str = "bm25,base,closed,orqa,realm"
     validation: int = 300                # training questions set aside, for the weight of the retriever's score
-    start: str = "base"                  # what the reader starts from: base, encoder (the towers'), or other weights with the same word pieces
-    reader_layers: int = 0               # layers of the reader; 0 takes all there are
+    start: str = "mpnet-base"            # what the reader starts from: base, encoder (the towers'), or other weights with the same word pieces
+    reader_layers: int = 9               # layers of the reader, the first of those there are; 0 takes all
     first: int = 0                       # only so many questions of each test set, drawn blindly; 0 takes all
     read: str = "answerable"             # answerable, or all: questions that are read, see the notebook
     qa: QaConfig = field(default_factory=QaConfig)

@@ -37,14 +37,14 @@ class QaConfig:
     width: int = 10              # widest span, in pieces
     limit: int = 128             # pieces of question, title and body together
     question: int = 30           # pieces of a question
-    batch: int = 8               # questions a step
-    cloze_steps: int = 400       # on questions that the corpus asks itself, before the others; 0 for none
-    steps: int = 1500
+    batch: int = 16              # pairs of question and block that the reader is trained on in a step
+    cloze_steps: int = 0         # on questions that the corpus asks itself, before the others; 0 for none
+    steps: int = 560
     wrong: int = 1               # blocks without the answer that a training question is read with ...
     alone: float = 0.5           # ... after this share of the steps
     dropout: float = 0.1         # of the reader
-    lr: float = 2e-4
-    lr_head: float = 1e-3
+    lr: float = 7e-5             # of the reader's encoder; small ones want 2e-4, and 1e-3 for the head
+    lr_head: float = 5e-4
     tune_steps: int = 120        # of the question tower
     tune_batch: int = 64
     lr_tune: float = 1e-4
@@ -145,7 +145,7 @@ def load_body(path, tokenizer, layers: int = 0):
     role = {getattr(tokenizer, r): getattr(own, r) for r in ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")}
     known = own.get_vocab()
     if missing := [n for n in names if role.get(n, n) not in known]:
-        raise UserError(f"{path} lacks {len(missing):,} of the corpus's {len(names):,} word pieces, such as {missing[-1]!r}; start the reader from weights with the vocabulary of the towers' base")
+        raise UserError(f"{path} lacks {len(missing):,} of the corpus's {len(names):,} word pieces, such as {missing[-1]!r}; start the reader from weights that have them, such as the base's own (--start base)")
     return slice_layers(without_pooler(body), layers), np.array([known[role.get(n, n)] for n in names])
 
 # %% ../nbs/75_openqa.ipynb #016
@@ -320,10 +320,12 @@ def train_reader(run, reader: Reader, store: TokenStore, edges: Edges, special: 
     sets = [questions[i].get("set") for i in usable]
     groups = [usable[[s == name for s in sets]] for name in dict.fromkeys(sets)]
 
+    first, few = int(np.ceil(alone * steps)), max(1, c.batch // (1 + c.wrong))        # the first step with wrong blocks, and how many questions it asks
+
     def loss_of(step):
-        g = rng(c.seed, stage, step)
-        chosen = [nth(groups, step * c.batch + i, c.seed) for i in range(c.batch)]
-        wrong = 0 if step < alone * steps else c.wrong
+        g, wrong = rng(c.seed, stage, step), c.wrong if step >= first else 0
+        before = min(step, first) * c.batch + max(0, step - first) * few
+        chosen = [nth(groups, n, c.seed) for n in range(before, before + (few if wrong else c.batch))]
         scores, mask, correct, rows = read_pairs(reader, store, edges, special, [questions[i] for i in chosen], [draw_blocks(ids[i], holders[i], wrong, g) for i in chosen], c)
         return reader_loss(scores, mask, correct, rows, len(chosen)), {}
 

@@ -302,7 +302,7 @@ def test_ask_a_reader(run, smoke_environment, tmp_path, browser):
     from realm_nb.experiments import main
     from realm_nb.sources import load_questions
     table = tmp_path / "table"
-    flags = ["--corpus", "mini", "--train", "mini", "--tests", "mini", "--rows", "bm25", "--reader_layers", 3, "--validation", 10, "--first", 20, "--qa.cloze_steps", 0, "--qa.steps", 30, "--qa.precision", "fp32", "--run", table]
+    flags = ["--corpus", "mini", "--train", "mini", "--tests", "mini", "--rows", "bm25", "--start", "base", "--reader_layers", 3, "--validation", 10, "--first", 20, "--qa.cloze_steps", 0, "--qa.steps", 30, "--qa.batch", 8, "--qa.lr", 2e-4, "--qa.lr_head", 1e-3, "--qa.precision", "fp32", "--run", table]
     assert main(["table1", *map(str, flags)]) == 0
     answerer, (first, second) = Answerer(table), [q["question"] for q in load_questions("mini")[:2]]
     with serving(smoke_environment, tmp_path, "--run", run, "--qa", table) as address, visit(browser, address) as page:

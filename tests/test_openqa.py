@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from realm_nb import ask, experiments
+from realm_nb import ask, experiments, openqa
 from realm_nb.answers import answer_blocks, blocks_with_answers, exact_match, f1, matches, normalize_answer, recall_at, right, without_overlap
 from realm_nb.core import Run, UserError
 from realm_nb.corpus import build_store, read_corpus, tiny_tokenizer
 from realm_nb.openqa import (Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Reading, Readings, best_answers, draw_blocks, fine_tune, join, load_body, nth, openqa_step, prepared, read_blocks,
-                             reader_loss, retriever_loss, right_spans, shared, span_mask, text_of)
+                             reader_loss, retriever_loss, right_spans, shared, span_mask, text_of, train_reader)
 from realm_nb.retrieval import embed_store
 from realm_nb.sources import load_questions
 from realm_nb.towers import Embedder, Encoder, Special, Towers, fresh_head, hush, pad
@@ -319,6 +319,19 @@ def test_reader_of_other_pieces(world, mpnet, tmp_path):
     with pytest.raises(UserError, match="no readable reader.json"): Reader.load(tmp_path)
 
 
+def test_a_step_has_as_many_pairs_alone_as_with_wrong_blocks(world, tmp_path, monkeypatch):
+    seen, real = [], openqa.read_pairs
+    monkeypatch.setattr(openqa, "read_pairs", lambda reader, store, edges, special, questions, blocks, c: seen.append((questions, blocks)) or real(reader, store, edges, special, questions, blocks, c))
+    questions = [{**q, "set": "few" if i < 5 else "many"} for i, q in enumerate(world["questions"][:20])]
+    _, ids = Bm25(world["store"]).search(questions, 20)
+    c = QaConfig(steps=10, alone=0.45, batch=6, wrong=2, width=5)
+    train_reader(Run(tmp_path, quiet=True), copy.deepcopy(world["reader"]), world["store"], world["edges"], world["special"], questions, ids, world["holders"][:20], c)
+    assert [(len(q), {len(b) for b in blocks}) for q, blocks in seen] == [(6, {1})] * 5 + [(2, {3})] * 5
+    usable = np.array([i for i, row in enumerate(ids) if np.isin(row, world["holders"][i]).any()])
+    groups = [usable[usable < 5], usable[usable >= 5]]
+    assert [q["question"] for asked, _ in seen for q in asked] == [questions[nth(groups, n, c.seed)]["question"] for n in range(40)], "none is left out where the steps change"
+
+
 def test_blocks_drawn():
     g = np.random.default_rng(0)
     ids, held = np.array([5, 3, 8, 1, 9, 2]), np.array([1, 3, 100])
@@ -402,7 +415,7 @@ def table(world):
         (run / "checkpoints" / stage / "step_1").mkdir(parents=True)
         world["towers"].save(run / "checkpoints" / stage / "step_1")
     write_json(run / "config.json", {"model": {"scaled": True}})
-    flags = ["table1", "--run", str(world["work"] / "table"), "--towers", str(run), "--base", str(world["work"] / "base"), "--corpus", "mini", "--block_limit", "64",
+    flags = ["table1", "--run", str(world["work"] / "table"), "--towers", str(run), "--base", str(world["work"] / "base"), "--start", "base", "--corpus", "mini", "--block_limit", "64",
              "--train", "mini", "--tests", "mini", "--validation", "10", "--qa.cloze_steps", "2", "--qa.steps", "3", "--qa.batch", "4", "--qa.tune_steps", "2", "--qa.tune_batch", "4", "--qa.search", "50"]
     assert experiments.main(flags) == 0
     return world["work"] / "table", flags
