@@ -43,7 +43,7 @@ class Table1Config:
     rows: str = "bm25,base,closed,orqa,realm"
     validation: int = 300                # training questions set aside, for the weight of the retriever's score
     start: str = "mpnet-base"            # what the reader starts from: base, encoder (the towers'), or other weights with the same word pieces
-    reader_layers: int = 9               # layers of the reader, the first of those there are; 0 takes all
+    reader_layers: int = 9               # layers of the reader at most, the first of those there are; 0 takes all
     first: int = 0                       # only so many questions of each test set, drawn blindly; 0 takes all
     read: str = "answerable"             # answerable, or all: questions that are read, see the notebook
     qa: QaConfig = field(default_factory=QaConfig)
@@ -211,7 +211,8 @@ def start_reader(lab: Lab) -> Reader:
     c = lab.config
     seed_everything(c.qa.seed)
     if c.start == "encoder":
-        body, pieces = slice_layers(load_stage(c.towers, "pretrain", "warmup")[0].encoder.model.bert, c.reader_layers), None
+        body, pieces = load_stage(c.towers, "pretrain", "warmup")[0].encoder.model.bert, None
+        body = slice_layers(body, min(c.reader_layers, body.config.num_hidden_layers))
         if body.config.vocab_size < len(lab.tokenizer): raise UserError(f"the towers in {c.towers} have another vocabulary than {c.base}; give their base with --base")
     else: body, pieces = load_body(str(lab.start), lab.tokenizer, c.reader_layers)
     for m in body.modules():

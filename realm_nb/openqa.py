@@ -134,7 +134,7 @@ def without_pooler(body):
 
 
 def load_body(path, tokenizer, layers: int = 0):
-    """(encoder, pieces): the encoder of a folder or hub name, its first `layers` (0 for all), and its ids int64 [V] of the pieces of `tokenizer`.
+    """(encoder, pieces): the encoder of a folder or hub name, its first `layers` at most (0 for all), and its ids int64 [V] of the pieces of `tokenizer`.
 
     It may be of another architecture than the towers, and number its pieces in another way, as long as it has them all: MPNet has BERT's."""
     from transformers import AutoModel
@@ -146,7 +146,7 @@ def load_body(path, tokenizer, layers: int = 0):
     known = own.get_vocab()
     if missing := [n for n in names if role.get(n, n) not in known]:
         raise UserError(f"{path} lacks {len(missing):,} of the corpus's {len(names):,} word pieces, such as {missing[-1]!r}; start the reader from weights that have them, such as the base's own (--start base)")
-    return slice_layers(without_pooler(body), layers), np.array([known[role.get(n, n)] for n in names])
+    return slice_layers(without_pooler(body), min(layers, body.config.num_hidden_layers)), np.array([known[role.get(n, n)] for n in names])
 
 # %% ../nbs/75_openqa.ipynb #016
 class Reader(nn.Module):
