@@ -433,9 +433,13 @@ def test_table_has_every_row(table, capsys):
     assert experiments.main(flags) == 0 and capsys.readouterr().out.strip() == text.strip()          # nothing is made twice
 
 
-def test_table_with_another_reader(table, mpnet):
+def test_table_with_another_reader(table, mpnet, capsys):
     folder, flags = table
-    assert experiments.main([*flags, "--run", str(folder.parent / "other"), "--start", str(mpnet), "--rows", "bm25", "--first", "20"]) == 0
+    two = folder.parent / "two.jsonl"
+    two.write_text("".join(json.dumps(q) + "\n" for q in load_questions("mini")[:2]))
+    assert experiments.main([*flags, "--run", str(folder.parent / "other"), "--start", str(mpnet), "--rows", "bm25", "--first", "20", "--tests", f"mini,{two}"]) == 0
+    text, found = capsys.readouterr().out, json.loads(next((folder.parent / "other/stages").glob("row-bm25-*.json")).read_text())["figures"]
+    assert "**mini**, 20 questions" in text and "**all**, 22 questions" in text and found["all"]["answerable"] == found["mini"]["answerable"] + found[str(two)]["answerable"]
     assert Reader.load(folder.parent / "other/checkpoints/reader/step_3").body.config.model_type == "mpnet"
     assert ask.main(["In which city was Marie Curie born?", "--run", str(folder.parent / "other")]) == 0
 
