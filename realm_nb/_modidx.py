@@ -499,6 +499,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'realm_nb.openqa.SpanHead': ('openqa.html#spanhead', 'realm_nb/openqa.py'),
                                  'realm_nb.openqa.SpanHead.__init__': ('openqa.html#spanhead.__init__', 'realm_nb/openqa.py'),
                                  'realm_nb.openqa.SpanHead.forward': ('openqa.html#spanhead.forward', 'realm_nb/openqa.py'),
+                                 'realm_nb.openqa.at_most': ('openqa.html#at_most', 'realm_nb/openqa.py'),
                                  'realm_nb.openqa.best_answers': ('openqa.html#best_answers', 'realm_nb/openqa.py'),
                                  'realm_nb.openqa.bm25_words': ('openqa.html#bm25_words', 'realm_nb/openqa.py'),
                                  'realm_nb.openqa.closed_book': ('openqa.html#closed_book', 'realm_nb/openqa.py'),

@@ -144,14 +144,12 @@ def pick_device(name: str = "auto") -> torch.device:
     except RuntimeError: raise UserError(f"unknown device {name!r}; try auto, cpu, cuda or cuda:0") from None
 
 
-def matmul_seconds(dtype, device="cpu", rows=256, repeat=3) -> float:
-    "Best of `repeat` timings of a (rows, 384) x (384, 1536) product, in seconds; on a CPU of one thread's own time, so that other work on the machine does not count."
-    clock, threads = (time.thread_time if device == "cpu" else time.perf_counter), torch.get_num_threads()
-    a, b = torch.ones(rows, 384, dtype=dtype, device=device), torch.ones(384, 1536, dtype=dtype, device=device)
-    times = []
+def matmul_seconds(dtype, rows=256, repeat=3) -> float:
+    "Best of `repeat` timings of a (rows, 384) x (384, 1536) product on the CPU: seconds of one thread's own time, so that other work on the machine does not count."
+    a, b, times, threads = torch.ones(rows, 384, dtype=dtype), torch.ones(384, 1536, dtype=dtype), [], torch.get_num_threads()
     torch.set_num_threads(1)
     for _ in range(repeat + 1):
-        t = clock(); a @ b; times.append(clock() - t)
+        t = time.thread_time(); a @ b; times.append(time.thread_time() - t)
     torch.set_num_threads(threads)
     return min(times[1:])
 

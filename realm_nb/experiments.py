@@ -21,11 +21,11 @@ from .core import Parser, Run, UserError, atomic_path, autocast, cache_home, chu
 from .corpus import TokenStore, build_store, licence_of, load_tokenizer, read_corpus, tokenizer_digest
 from .evaluate import bootstrap
 from .loop import step_folders
-from .openqa import Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Readings, best_answers, closed_book, cloze_questions, fine_tune, load_body, prepared, train_reader
+from .openqa import Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Readings, at_most, best_answers, closed_book, cloze_questions, fine_tune, load_body, prepared, train_reader
 from .refresh import stored_layers
 from .retrieval import MISSING, ExactIndex, embed_store, without
 from .sources import load_questions, weights_folder
-from .towers import Special, Towers, by_length, hush, load_bert, pad, query_sequence, slice_layers
+from .towers import Special, Towers, by_length, hush, load_bert, pad, query_sequence
 
 # %% ../nbs/91_experiments.ipynb #005
 ROWS = {"bm25": "BM25 + reader", "base": "base weights' retriever + reader", "closed": "closed book (∅ only)", "orqa": "ORQA (ICT only) + reader", "realm": "REALM"}
@@ -211,8 +211,7 @@ def start_reader(lab: Lab) -> Reader:
     c = lab.config
     seed_everything(c.qa.seed)
     if c.start == "encoder":
-        body, pieces = load_stage(c.towers, "pretrain", "warmup")[0].encoder.model.bert, None
-        body = slice_layers(body, min(c.reader_layers, body.config.num_hidden_layers))
+        body, pieces = at_most(load_stage(c.towers, "pretrain", "warmup")[0].encoder.model.bert, c.reader_layers), None
         if body.config.vocab_size < len(lab.tokenizer): raise UserError(f"the towers in {c.towers} have another vocabulary than {c.base}; give their base with --base")
     else: body, pieces = load_body(str(lab.start), lab.tokenizer, c.reader_layers)
     for m in body.modules():

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['CLOZE', 'QaConfig', 'prepared', 'Pair', 'join', 'Edges', 'span_mask', 'shared', 'SpanHead', 'without_pooler',
-           'load_body', 'Reader', 'text_of', 'right_spans', 'grouped_logsumexp', 'reader_loss', 'retriever_loss',
-           'bm25_words', 'Bm25', 'Dense', 'draw_blocks', 'read_pairs', 'nth', 'train_reader', 'cloze_questions',
-           'OpenQA', 'openqa_step', 'fine_tune', 'Reading', 'read_blocks', 'Readings', 'Answer', 'best_answers',
-           'closed_book']
+           'at_most', 'load_body', 'Reader', 'text_of', 'right_spans', 'grouped_logsumexp', 'reader_loss',
+           'retriever_loss', 'bm25_words', 'Bm25', 'Dense', 'draw_blocks', 'read_pairs', 'nth', 'train_reader',
+           'cloze_questions', 'OpenQA', 'openqa_step', 'fine_tune', 'Reading', 'read_blocks', 'Readings', 'Answer',
+           'best_answers', 'closed_book']
 
 # %% ../nbs/75_openqa.ipynb #002
 import copy, json, re
@@ -133,6 +133,11 @@ def without_pooler(body):
     return body
 
 
+def at_most(body, layers: int):
+    "The encoder with its first `layers`, if it has more; 0 keeps all."
+    return slice_layers(body, min(layers, body.config.num_hidden_layers))
+
+
 def load_body(path, tokenizer, layers: int = 0):
     """(encoder, pieces): the encoder of a folder or hub name, its first `layers` at most (0 for all), and its ids int64 [V] of the pieces of `tokenizer`.
 
@@ -146,7 +151,7 @@ def load_body(path, tokenizer, layers: int = 0):
     known = own.get_vocab()
     if missing := [n for n in names if role.get(n, n) not in known]:
         raise UserError(f"{path} lacks {len(missing):,} of the corpus's {len(names):,} word pieces, such as {missing[-1]!r}; start the reader from weights that have them, such as the base's own (--start base)")
-    return slice_layers(without_pooler(body), min(layers, body.config.num_hidden_layers)), np.array([known[role.get(n, n)] for n in names])
+    return at_most(without_pooler(body), layers), np.array([known[role.get(n, n)] for n in names])
 
 # %% ../nbs/75_openqa.ipynb #016
 class Reader(nn.Module):
