@@ -25,6 +25,7 @@ def start(device: str = "auto") -> tuple[int, int]:
         if gpus:
             if local_rank() >= gpus: raise UserError(f"{os.environ.get('LOCAL_WORLD_SIZE', local_rank() + 1)} processes on a host with {gpus} GPU{'s' * (gpus > 1)}; start torchrun with --nproc-per-node {gpus}")
             torch.cuda.set_device(local_rank())
+        from torch.distributed import nn           # imported later, as torch.optim does, it keeps the group as its functions' default: the group's threads outlive `stop` and may abort the exit
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=datetime.timedelta(days=7))
     return rank(), world()
 

@@ -37,7 +37,7 @@ def test_search_in_shares_is_search_in_one(found, what): assert all(f[what] for 
 def test_gradients_travel_home_from_uneven_shares(found): assert all(f["uneven gather"] for f in found)
 
 
-@pytest.mark.parametrize("what", ["a gradient that one lacks", "a gradient that nobody has", "collected", "figures", "agreed"])
+@pytest.mark.parametrize("what", ["a gradient that one lacks", "a gradient that nobody has", "collected", "figures", "agreed", "threads ended"])
 def test_what_processes_add_up(found, what): assert all(f[what] for f in found)
 
 
