@@ -1,5 +1,5 @@
 "The scorer against cases worked out by hand, spans and losses against brute force, and the commands from end to end."
-import copy, itertools, json, math, time
+import copy, itertools, json, math, shutil, time
 
 import numpy as np
 import pytest
@@ -357,6 +357,15 @@ def test_blocks_of_two_searches_in_turns():
     assert experiments.in_turns(a).tolist() == a.tolist()
 
 
+def test_further_retrievers_answer_more_questions():
+    found = lambda *rows: type("Found", (), {"search": lambda self, questions, k: (None, np.array(rows))})()
+    training = experiments.Training(["a", "b", "c"], [[7], [8], [9]], {}).with_blocks([found([7, 1], [2, 3], [4, 5])])
+    training.aside = training.usable
+    more = training.with_blocks([found([1, 7], [8, 2], [6, 6])])
+    assert training.usable.tolist() == [0] and more.usable.tolist() == [0, 1] and more.aside.tolist() == [0] and len(more.found) == 2
+    assert more.ids.tolist() == [[7, 1, -1, -1], [2, 8, 3, -1], [4, 6, 5, -1]]
+
+
 def test_a_reader_in_bfloat16_scores_nearly_the_same(world):
     pairs = [join(world["questions"][0]["x"], world["store"], b, world["special"]) for b in range(3)]
     batch, reader = pad([p.sequence for p in pairs]), world["reader"].eval()
@@ -430,7 +439,19 @@ def test_table_has_every_row(table, capsys):
     for path in folder.glob("answers-*-mini.jsonl"):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         assert len(rows) == len(load_questions("mini")) and all(r["right"] == exact_match(r["prediction"], r["answers"]) for r in rows if "prediction" in r)
+    assert "one of 4 retrievers" in (folder / "log.txt").read_text(encoding="utf-8")
     assert experiments.main(flags) == 0 and capsys.readouterr().out.strip() == text.strip()          # nothing is made twice
+
+
+def test_table_without_ict(table, capsys):
+    folder, flags = table
+    run, mine = folder.parent / "no-ict", [*flags, "--run", str(folder.parent / "no-ict-table")]
+    shutil.copytree(folder.parent / "towers/checkpoints/pretrain", run / "checkpoints/pretrain")
+    shutil.copy(folder.parent / "towers/config.json", run)
+    assert experiments.main([*mine, "--towers", str(run), "--rows", "orqa"]) == 2
+    assert "no checkpoint of ict" in capsys.readouterr().err
+    assert experiments.main([*mine, "--towers", str(run), "--rows", "bm25,realm"]) == 0
+    assert "one of 3 retrievers" in (folder.parent / "no-ict-table/log.txt").read_text(encoding="utf-8")
 
 
 def test_table_with_another_reader(table, mpnet, capsys):
