@@ -292,6 +292,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                       'realm_nb.experiments.is_expressions': ('experiments.html#is_expressions', 'realm_nb/experiments.py'),
                                       'realm_nb.experiments.judged': ('experiments.html#judged', 'realm_nb/experiments.py'),
                                       'realm_nb.experiments.kept_vectors': ('experiments.html#kept_vectors', 'realm_nb/experiments.py'),
+                                      'realm_nb.experiments.likelihood': ('experiments.html#likelihood', 'realm_nb/experiments.py'),
                                       'realm_nb.experiments.load_cloze': ('experiments.html#load_cloze', 'realm_nb/experiments.py'),
                                       'realm_nb.experiments.load_retrievers': ( 'experiments.html#load_retrievers',
                                                                                 'realm_nb/experiments.py'),

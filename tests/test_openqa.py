@@ -1,5 +1,5 @@
 "The scorer against cases worked out by hand, spans and losses against brute force, and the commands from end to end."
-import copy, itertools, json, math, shutil, time
+import copy, itertools, json, math, shutil, time, types
 
 import numpy as np
 import pytest
@@ -386,6 +386,22 @@ def test_best_answers_sum_over_spans_of_one_form(world):
     # mass of all spans: 4 + 3 · 4 = 16; Warsaw 1 + 3, the other 3 / 2
     assert best.text == "Warsaw" and math.isclose(best.p, 4 / 16) and math.isclose(other.p, 1.5 / 16)
     assert best_answers(store, [b], [Reading(-1e9, [])]) == []
+
+
+def test_weight_makes_right_answers_probable(world, tmp_path):
+    store = world["store"]
+    b = next(b for b in range(len(store)) if "Warsaw" in store.text(b))
+    other = next(c for c in range(len(store)) if "Warsaw" not in store.text(c))
+    pair = join(world["questions"][0]["x"], store, b, world["special"])
+    (i, w), *_ = np.argwhere(right_spans(store, b, pair, ["Warsaw"], span_mask([pair], world["edges"], 5)[0].numpy()))
+    spans = {b: Reading(0.0, [(0.0, i - pair.body, i - pair.body + w)]), other: Reading(0.0, [(0.0, 0, 0)])}
+    readings = lambda questions, ids, bar: [[spans[c] for c in row] for row in ids.tolist()]
+    lab = types.SimpleNamespace(config=experiments.Table1Config(), store=store, run=Run(tmp_path, quiet=True))
+    training = experiments.Training([{"answers": ["Warsaw"], "set": "mini"}], [[b]], {"mini": 0}, aside=np.array([0]))
+    weight = lambda *ids: experiments.choose_weight(lab, training, types.SimpleNamespace(search=lambda questions, k: (np.array([[1.0, 0.0]]), np.array([ids]))), readings)
+    assert weight(b, other) == experiments.WEIGHTS[-1] / 0.5 and weight(other, b) == 0.0
+    assert "log p of the right answer -0.000: mini 1 of 1 right" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert experiments.likelihood([], ["Warsaw"]) == math.log(experiments.FLOOR)
 
 
 def test_readings_are_made_once_and_kept(world, tmp_path):
