@@ -394,6 +394,9 @@ def table1(lab: Lab, results: dict) -> str:
         for row, r in results.items():
             f = r["figures"][t]
             out.append(f"| {ROWS[row]} | {percent(f.get(f'recall@{k}'))} | {percent(f.get('em_answerable'))} | {percent(f['em'])} |")
+    if able := [f for r in results.values() for t, f in r["figures"].items() if t != "all" and "answerable" in f]:
+        times = sum(f["answerable"] for f in able)
+        out += ["", f"The reader, over all rows: right {sum(f['answerable'] * f['em_answerable'][0] for f in able) / times:.1%} of the {times:,} times that the answer was in its {k} blocks."]
     show = lambda v: "–" if v is None else f"{v:.1f}"
     out += ["", "The paper's test EM, 13 million blocks, 110 to 11,318 million parameters", "", "| | NQ | WebQuestions | CuratedTREC |", "|---|---|---|---|", *(f"| {name} | {' | '.join(map(show, v))} |" for name, *v in PAPER)]
     return "\n".join(out)

@@ -450,7 +450,7 @@ def test_table_has_every_row(table, capsys):
     folder, flags = table
     text = (folder / "table1.md").read_text(encoding="utf-8")
     for name in experiments.ROWS.values(): assert f"| {name} |" in text
-    assert "462 blocks" in text and "REALM, X = CC-News | 40.4 | 40.7 | 42.9" in text and "minutes of processor time" in text
+    assert "462 blocks" in text and "The reader, over all rows: right " in text and "REALM, X = CC-News | 40.4 | 40.7 | 42.9" in text and "minutes of processor time" in text
     assert len(list(folder.glob("answers-*-mini.jsonl"))) == 5
     for path in folder.glob("answers-*-mini.jsonl"):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
