@@ -324,7 +324,7 @@ def choose_weight(lab: Lab, training: Training, retriever, readings: Readings) -
     lab.run.log(f"validation, answer in the blocks read, weight {best:.3g}, log p of the right answer {mean(found):.3f}: " + ", ".join(f"{s} {sum(v)} of {len(v)} right" for s, v in share.items()))
     return float(best)
 
-
+# %% ../nbs/91_experiments.ipynb #021b
 def answer_all(lab: Lab, name: str, retriever, readings: Readings, weight: float) -> list[dict]:
     "One dict for each question of a test set: what was found, read and said, and whether it is right."
     questions, holders, c = lab.test(name), lab.test_holders(name), lab.config
