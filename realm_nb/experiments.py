@@ -273,12 +273,14 @@ def load_cloze(lab: Lab) -> tuple[list[dict], np.ndarray, list]:
     return [questions[i] for i in keep], ids[keep], [holders[i] for i in keep]
 
 
-def trained_reader(lab: Lab, training: Training) -> Reader:
-    "The table's reader, trained on all usable questions but those for validation, or taken from the run."
-    reader, rest = start_reader(lab), np.setdiff1d(training.usable, training.aside)
+def trained_reader(lab: Lab, training: Training, further=()) -> Reader:
+    "The table's reader, trained on all usable questions but those for validation, with the blocks of `further` retrievers too, or taken from the run."
+    reader = start_reader(lab)
     if lab.run.result("reader") is not None:
         reader.load_weights(step_folders(lab.run.checkpoints / "reader")[-1])
         return reader.eval()
+    training = training.with_blocks(further)
+    rest = np.setdiff1d(training.usable, training.aside)
     lab.run.log(f"the reader's questions: {len(rest):,}, answered by the first 20 blocks of one of {len(training.found)} retrievers")
     began, at = cpu_seconds(), len(lab.run.metrics.of("reader"))
     pick = lambda rows: [rows[i] for i in rest]
@@ -317,11 +319,11 @@ def choose_weight(lab: Lab, training: Training, retriever, readings: Readings) -
         prior = prior_of(scores, weight)
         return [best_answers(lab.store, ids[j], r, prior[j]) for j, r in zip(there, made)]
     mean = lambda found: float(np.mean([likelihood(a, questions[j]["answers"]) for a, j in zip(found, there)] or [0.0]))
-    best = max(np.array(WEIGHTS) / unit_of(scores), key=lambda weight: mean(answers(weight)))
-    found = answers(best)
+    tried = [(weight, found, mean(found)) for weight in np.array(WEIGHTS) / unit_of(scores) for found in [answers(weight)]]
+    best, found, level = max(tried, key=lambda x: x[2])
     said = [bool(a) and right(a[0].text, questions[j]["answers"]) for a, j in zip(found, there)]
     share = {s: [v for v, j in zip(said, there) if questions[j]["set"] == s] for s in training.overlap}
-    lab.run.log(f"validation, answer in the blocks read, weight {best:.3g}, log p of the right answer {mean(found):.3f}: " + ", ".join(f"{s} {sum(v)} of {len(v)} right" for s, v in share.items()))
+    lab.run.log(f"validation, answer in the blocks read, weight {best:.3g}, log p of the right answer {level:.3f}: " + ", ".join(f"{s} {sum(v)} of {len(v)} right" for s, v in share.items()))
     return float(best)
 
 # %% ../nbs/91_experiments.ipynb #021b
@@ -427,7 +429,7 @@ def run_table1(config: Table1Config, run: Run) -> str:
     claim(run, config)
     training = load_training(lab)
     retrievers = load_retrievers(lab, training)
-    reader = trained_reader(lab, training.with_blocks(retrievers[row] for row in TUNED if row in retrievers))
+    reader = trained_reader(lab, training, [retrievers[row] for row in TUNED if row in retrievers])
     for row in rows:
         name = f"row-{row}-{digest([config.tests, config.read, config.first])}"
         if (known := run.result(name)) is None:
