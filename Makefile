@@ -64,7 +64,7 @@ bench:  ## throughput of taggers and masking on the real dump (minutes)
 	$(PYTHON) benchmarks/masking.py --corpus wiki-dump $(ARGS)
 
 table1:  ## question answering next to the paper's table (ARGS="--towers runs/quick --run runs/table1")
-	$(PYTHON) -m realm_nb.experiments table1 $(ARGS)
+	$(PYTHON) -m realm_nb.qa.table1 table1 $(ARGS)
 
 clean:  ## remove caches and builds; runs/ and downloads stay
 	rm -rf build dist _docs _proc artefacts .pytest_cache .hypothesis .benchmarks

@@ -1,2 +1,3 @@
 "REALM in notebooks."
+
 __version__ = "0.1.0"

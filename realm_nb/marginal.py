@@ -13,10 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .core import UserError, nearest
+from .core.errors import UserError, nearest
 
-# %% ../nbs/50_marginal.ipynb #007
-def token_marginal(log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+# %% ../nbs/50_marginal.ipynb #008
+def token_marginal(
+    log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tensor
+) -> torch.Tensor:
     "log p(y_j|x) [B, M] of each mask, 0 where it is padding (the released code)."
     log_p_y_z = log_p_y_z.masked_fill(~real.unsqueeze(1), 0.0)
     return torch.logsumexp(log_p_z.unsqueeze(-1) + log_p_y_z, dim=1).masked_fill(~real, 0.0)
@@ -27,21 +29,34 @@ def sequence_log_p(log_p_y_z: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     return log_p_y_z.masked_fill(~real.unsqueeze(1), 0.0).sum(-1)
 
 
-def sequence_marginal(log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+def sequence_marginal(
+    log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tensor
+) -> torch.Tensor:
     "log p(y|x) [B] of all masks together, 0 where there is none (equation 1)."
-    return torch.logsumexp(log_p_z + sequence_log_p(log_p_y_z, real), dim=1).masked_fill(~real.any(1), 0.0)
+    return torch.logsumexp(log_p_z + sequence_log_p(log_p_y_z, real), dim=1).masked_fill(
+        ~real.any(1), 0.0
+    )
 
-# %% ../nbs/50_marginal.ipynb #012
+# %% ../nbs/50_marginal.ipynb #013
 MARGINALS = ("token", "sequence")
 
 
-def realm_loss(log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tensor, marginal: str = "token", masks=None) -> torch.Tensor:
+def realm_loss(
+    log_p_z: torch.Tensor,
+    log_p_y_z: torch.Tensor,
+    real: torch.Tensor,
+    marginal: str = "token",
+    masks=None,
+) -> torch.Tensor:
     "Negative log marginal likelihood divided by `masks`, by default their number in the batch; 0 when there is none."
-    if marginal not in MARGINALS: raise UserError(f"unknown marginal {marginal!r}{nearest(marginal, MARGINALS)}")
+    if marginal not in MARGINALS:
+        raise UserError(f"unknown marginal {marginal!r}{nearest(marginal, MARGINALS)}")
     form = token_marginal if marginal == "token" else sequence_marginal
-    return -form(log_p_z, log_p_y_z, real).sum() / (real.sum() if masks is None else torch.as_tensor(masks)).clamp_min(1)
+    return -form(log_p_z, log_p_y_z, real).sum() / (
+        real.sum() if masks is None else torch.as_tensor(masks)
+    ).clamp_min(1)
 
-# %% ../nbs/50_marginal.ipynb #015
+# %% ../nbs/50_marginal.ipynb #016
 def posterior(log_p_z: torch.Tensor, log_p_y: torch.Tensor) -> torch.Tensor:
     "p(z|x,y) [B, K] from log p(z|x) and log p(y|z,x), both [B, K]."
     return (log_p_z + log_p_y).softmax(dim=1)
@@ -52,9 +67,13 @@ def document_reward(log_p_z: torch.Tensor, log_p_y: torch.Tensor) -> torch.Tenso
     return posterior(log_p_z, log_p_y) - log_p_z.exp()
 
 
-def token_reward(log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+def token_reward(
+    log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tensor
+) -> torch.Tensor:
     "The same [B, K] for the token form: r(z) of each mask, added up."
-    each = posterior(log_p_z.unsqueeze(-1), log_p_y_z.masked_fill(~real.unsqueeze(1), 0.0)) - log_p_z.exp().unsqueeze(-1)
+    each = posterior(
+        log_p_z.unsqueeze(-1), log_p_y_z.masked_fill(~real.unsqueeze(1), 0.0)
+    ) - log_p_z.exp().unsqueeze(-1)
     return (each * real.unsqueeze(1)).sum(-1)
 
 
@@ -62,27 +81,35 @@ def retrieval_utility(log_p_y: torch.Tensor) -> torch.Tensor:
     "RU(z|x) [B, K] = log p(y|z,x) - log p(y|∅,x) in nats (equation 2): how much a document helps; ∅ is in column 0."
     return log_p_y - log_p_y[:, :1]
 
-# %% ../nbs/50_marginal.ipynb #027
+# %% ../nbs/50_marginal.ipynb #028
 class Inspection(NamedTuple):
     "For B sentences and K candidates, all [B, K] but `log_p_y_x` [B]: the sequence form's quantities."
-    p_z: torch.Tensor           # p(z|x)
-    p_y_z: torch.Tensor         # p(y|z,x)
-    p_z_y: torch.Tensor         # p(z|x,y)
-    r: torch.Tensor             # weight in the gradient
-    ru: torch.Tensor            # retrieval utility
-    log_p_y_x: torch.Tensor     # log p(y|x)
+
+    p_z: torch.Tensor  # p(z|x)
+    p_y_z: torch.Tensor  # p(y|z,x)
+    p_z_y: torch.Tensor  # p(z|x,y)
+    r: torch.Tensor  # weight in the gradient
+    ru: torch.Tensor  # retrieval utility
+    log_p_y_x: torch.Tensor  # log p(y|x)
 
 
 @torch.no_grad()
 def inspection(log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tensor) -> Inspection:
     "What the marginal knows about each candidate."
     log_p_y = sequence_log_p(log_p_y_z, real)
-    return Inspection(log_p_z.exp(), log_p_y.exp(), posterior(log_p_z, log_p_y), document_reward(log_p_z, log_p_y),
-                      retrieval_utility(log_p_y), sequence_marginal(log_p_z, log_p_y_z, real))
+    return Inspection(
+        log_p_z.exp(),
+        log_p_y.exp(),
+        posterior(log_p_z, log_p_y),
+        document_reward(log_p_z, log_p_y),
+        retrieval_utility(log_p_y),
+        sequence_marginal(log_p_z, log_p_y_z, real),
+    )
 
-# %% ../nbs/50_marginal.ipynb #030
+# %% ../nbs/50_marginal.ipynb #031
 class Push(NamedTuple):
     "`push`'s values, NumPy float64 [K] but `p_y`: scores before and `after` a step, prior, posterior, weights, RU, and p(y|x)."
+
     f: np.ndarray
     after: np.ndarray
     prior: np.ndarray
@@ -95,8 +122,15 @@ class Push(NamedTuple):
 
 def push(f, likelihood, rate: float = 1.0) -> Push:
     "One step of size `rate` up the gradient of log p(y|x), for scores f(x,z) [K] and p(y|z,x) [K], ∅ first."
-    f, likelihood = np.asarray(f, dtype=np.float64), np.clip(np.asarray(likelihood, dtype=np.float64), 1e-12, 1.0)
-    seen = inspection(torch.tensor(f)[None].log_softmax(1), torch.tensor(likelihood).log()[None, :, None], torch.ones(1, 1, dtype=torch.bool))
+    f, likelihood = (
+        np.asarray(f, dtype=np.float64),
+        np.clip(np.asarray(likelihood, dtype=np.float64), 1e-12, 1.0),
+    )
+    seen = inspection(
+        torch.tensor(f)[None].log_softmax(1),
+        torch.tensor(likelihood).log()[None, :, None],
+        torch.ones(1, 1, dtype=torch.bool),
+    )
     prior, posterior, r, ru = (v[0].numpy() for v in (seen.p_z, seen.p_z_y, seen.r, seen.ru))
     return Push(f, f + rate * r, prior, likelihood, posterior, r, ru, seen.log_p_y_x.exp().item())
 
@@ -104,20 +138,39 @@ def push(f, likelihood, rate: float = 1.0) -> Push:
 def draw_push(p: Push):
     "A figure of a `Push`: scores with arrows, p(y|z,x), prior and posterior, weights."
     from matplotlib.figure import Figure
+
     figure = Figure(figsize=(10, 2.3), layout="constrained")
     scores, likely, belief, weight = figure.subplots(1, 4)
     at = np.arange(len(p.f))
     colour = np.where(p.r < 0, "C3", "C0")
     scores.scatter(at, p.f, c=colour, zorder=3)
-    for i in at: scores.annotate("", (i, p.after[i]), (i, p.f[i]), arrowprops={"arrowstyle": "->", "color": colour[i], "lw": 2})
-    scores.set_ylim(min(p.f.min(), p.after.min()) - 0.5, max(p.f.max(), p.after.max()) + 0.5); scores.set_title("f(x,z), and where it is sent", fontsize=9)
-    likely.bar(at, p.likelihood, color="C2"); likely.axhline(p.p_y, ls=":", c="k"); likely.set_ylim(0, 1); likely.set_title(f"p(y|z,x); dotted: p(y|x) = {p.p_y:.3f}", fontsize=9)
-    belief.bar(at - 0.2, p.prior, 0.4, label="p(z|x)", color="C7"); belief.bar(at + 0.2, p.posterior, 0.4, label="p(z|x,y)", color="C1"); belief.set_ylim(0, 1); belief.legend(fontsize=7)
-    weight.bar(at, p.r, color=colour); weight.axhline(0, c="k", lw=0.5); weight.set_ylim(-1, 1); weight.set_title("r(z)", fontsize=9)
-    for ax in (scores, likely, belief, weight): ax.set_xticks(at, ["∅", *map(str, at[1:])]); ax.tick_params(labelsize=7)
+    for i in at:
+        scores.annotate(
+            "",
+            (i, p.after[i]),
+            (i, p.f[i]),
+            arrowprops={"arrowstyle": "->", "color": colour[i], "lw": 2},
+        )
+    scores.set_ylim(min(p.f.min(), p.after.min()) - 0.5, max(p.f.max(), p.after.max()) + 0.5)
+    scores.set_title("f(x,z), and where it is sent", fontsize=9)
+    likely.bar(at, p.likelihood, color="C2")
+    likely.axhline(p.p_y, ls=":", c="k")
+    likely.set_ylim(0, 1)
+    likely.set_title(f"p(y|z,x); dotted: p(y|x) = {p.p_y:.3f}", fontsize=9)
+    belief.bar(at - 0.2, p.prior, 0.4, label="p(z|x)", color="C7")
+    belief.bar(at + 0.2, p.posterior, 0.4, label="p(z|x,y)", color="C1")
+    belief.set_ylim(0, 1)
+    belief.legend(fontsize=7)
+    weight.bar(at, p.r, color=colour)
+    weight.axhline(0, c="k", lw=0.5)
+    weight.set_ylim(-1, 1)
+    weight.set_title("r(z)", fontsize=9)
+    for ax in (scores, likely, belief, weight):
+        ax.set_xticks(at, ["∅", *map(str, at[1:])])
+        ax.tick_params(labelsize=7)
     return figure
 
-# %% ../nbs/50_marginal.ipynb #037
+# %% ../nbs/50_marginal.ipynb #038
 def marginal_vocabulary(log_p_z: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
     "log p(v|x) [M, V] of every piece at each mask of one sentence, from log p(z|x) [K] and log p(v|z,x) [K, M, V]."
     return torch.logsumexp(log_p_z[:, None, None] + log_p, dim=0)

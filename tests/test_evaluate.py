@@ -1,16 +1,20 @@
 "Measuring: the marginal's prediction against brute force, whatever the size of the last batch."
+
 import numpy as np
 import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertModel
 
-from realm_nb.corpus import build_store, read_corpus, tiny_tokenizer
 from realm_nb.evaluate import bootstrap, measure, predict
-from realm_nb.examples import Masker
-from realm_nb.masking import RuleTagger, tag_store
-from realm_nb.pretrain import Realm, candidates, holds, present, read, score
+from realm_nb.masking import Masker
+from realm_nb.pretrain import Realm, candidates, holds, log_probs_at_masks, score, valid_mask
 from realm_nb.retrieval import MISSING, ExactIndex
-from realm_nb.towers import Embedder, Encoder, Special, Towers
+from realm_nb.spans import tag_store
+from realm_nb.store import build_store
+from realm_nb.text.documents import read_corpus
+from realm_nb.text.taggers import RuleTagger
+from realm_nb.text.tokenizer import tiny_tokenizer
+from realm_nb.towers import Embedder, Encoder, SpecialTokens, Towers
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +22,23 @@ def world(tmp_path_factory):
     documents = list(read_corpus("mini"))[:40]
     tokenizer = tiny_tokenizer(d.text for d in documents)
     store = build_store(documents, tokenizer, tmp_path_factory.mktemp("corpus") / "store", limit=64)
-    special = Special.of(tokenizer)
-    masker = Masker(store, tag_store(store, RuleTagger(), max_pieces=48), special.mask, max_pieces=48)
+    special = SpecialTokens.of(tokenizer)
+    masker = Masker(
+        store, tag_store(store, RuleTagger(), max_pieces=48), special.mask, max_pieces=48
+    )
     torch.manual_seed(0)
-    config = dict(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, attn_implementation="eager")
-    towers = Towers(Embedder(BertModel(BertConfig(**config), add_pooling_layer=False), 16, "mean"), Encoder(BertForMaskedLM(BertConfig(**config)), pointer=True)).eval()
+    config = dict(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        attn_implementation="eager",
+    )
+    towers = Towers(
+        Embedder(BertModel(BertConfig(**config), add_pooling_layer=False), 16, "mean"),
+        Encoder(BertForMaskedLM(BertConfig(**config)), pointer=True),
+    ).eval()
     realm = Realm(towers, store, special, limit=64, query_limit=48)
     return realm, masker, ExactIndex(realm.build_index(bar=False))
 
@@ -30,7 +46,9 @@ def world(tmp_path_factory):
 @pytest.mark.parametrize("n", [1, 2, 17])
 def test_any_number_of_examples(world, n):
     realm, masker, index = world
-    short = [e for s in masker.sentences if len((e := masker(s)).y) == 1]     # one mask in one sentence: the smallest batch there is
+    short = [
+        e for s in masker.sentences if len((e := masker(s)).y) == 1
+    ]  # one mask in one sentence: the smallest batch there is
     found = measure(realm, masker, short[:n], index, 3)
     assert all(len(v) == n for v in found.values()) and found["said"].shape == (n, 10)
 
@@ -42,14 +60,23 @@ def test_predictions_equal_brute_force(world):
     with torch.no_grad():
         scores, said, said_null = predict(realm, examples, ids, log_p_z)
         again = score(realm, examples, ids)
-        rows = [(at.T.tolist(), p) for at, p in read(realm, examples, ids)]
-    assert torch.allclose(scores.log_p_y_z, again.log_p_y_z, atol=1e-5) and torch.allclose(scores.log_p_z, again.log_p_z, atol=1e-4)
+        rows = [(at.T.tolist(), p) for at, p in log_probs_at_masks(realm, examples, ids)]
+    assert torch.allclose(scores.log_p_y_z, again.log_p_y_z, atol=1e-5) and torch.allclose(
+        scores.log_p_z, again.log_p_z, atol=1e-4
+    )
     for b, e in enumerate(examples):
         for j in range(len(e.y)):
-            mixture = sum(log_p_z[b, k].exp() * p[i].exp() for places, p in rows for i, (bb, k, jj) in enumerate(places) if (bb, jj) == (b, j))
+            mixture = sum(
+                log_p_z[b, k].exp() * p[i].exp()
+                for places, p in rows
+                for i, (bb, k, jj) in enumerate(places)
+                if (bb, jj) == (b, j)
+            )
             assert torch.isclose(mixture.sum(), torch.ones(()), atol=1e-4)
             assert said[b, j] == mixture.argmax()
-            null = next(p[i] for places, p in rows for i, place in enumerate(places) if place == [b, 0, j])
+            null = next(
+                p[i] for places, p in rows for i, place in enumerate(places) if place == [b, 0, j]
+            )
             assert said_null[b, j] == null.argmax()
 
 
@@ -60,11 +87,16 @@ def test_candidates_leave_out_the_origin_and_begin_with_the_null_document(world)
     assert (ids[:, 0] == MISSING).all() and (ids[:, 1:] != MISSING).all()
     assert all(e.block not in row and len(set(row)) == 5 for e, row in zip(examples, ids.tolist()))
     assert torch.allclose(log_p_z.exp().sum(1), torch.ones(len(examples)), atol=1e-5)
-    assert present(np.array([[MISSING, 3, MISSING]])).tolist() == [[True, True, False]]
+    assert valid_mask(np.array([[MISSING, 3, MISSING]])).tolist() == [[True, True, False]]
 
 
 def test_hits_are_whole_words():
-    assert holds("He was born in Ulm, in 1879.", "ulm") and not holds("Ulma", "Ulm") and not holds("18790", "1879") and not holds("x", "")
+    assert (
+        holds("He was born in Ulm, in 1879.", "ulm")
+        and not holds("Ulma", "Ulm")
+        and not holds("18790", "1879")
+        and not holds("x", "")
+    )
 
 
 def test_bootstrap_is_repeatable_and_brackets_the_value():

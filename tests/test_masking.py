@@ -1,27 +1,68 @@
 "Masking: spans fall on whole pieces and never leak, examples are the same for any worker, tagging resumes, and a tagger can be trained."
+
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from realm_nb.core import UserError, rng
-from realm_nb.corpus import Document, build_store, read_corpus, tiny_tokenizer, tokenize
-from realm_nb.examples import MOST, POLICIES, Copies, Example, Masker, Walk, batch_ids, bits, explain, explorer, hide, held_out_blocks, key, shuffled, split_sentences
-from realm_nb.masking import (REASONS, LinkTagger, RuleTagger, Span, SpanTable, bio_labels, chunks, disjoint, find_dates, judge, main, make_tagger, read_conll,
-                              tag_chunks, tag_store, to_pieces, train_tagger, write_conll)
+from realm_nb.core.device import rng
+from realm_nb.core.errors import UserError
+from realm_nb.masking import (
+    MOST,
+    POLICIES,
+    Copies,
+    Example,
+    Masker,
+    Walk,
+    batch_ids,
+    explain,
+    explorer,
+    hash_bits,
+    held_out_blocks,
+    shuffled,
+    split_sentences,
+)
+from realm_nb.spans import REASONS, SpanTable, chunks, judge, main, tag_store, to_pieces
+from realm_nb.store import build_store
+from realm_nb.text.documents import read_corpus
+from realm_nb.text.tagger_training import bio_labels, read_conll, train_tagger, write_conll
+from realm_nb.text.taggers import LinkTagger, RuleTagger, Span, disjoint, find_dates, make_tagger
+from realm_nb.text.tokenizer import tiny_tokenizer, tokenize
+from realm_nb.text.wikitext import Document
 
 os.environ["REALM_NB_QUIET"] = "1"
-relaxed = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-STRANGE = ["", " ", "\t\n", "🙂🙂🏳️‍🌈 in 1999", "وُلد في القاهرة عام 1990 مع Marie Curie", "שלום Warsaw שלום", "[[File:x.jpg]] {{a|b}} <ref/>", "A\u0301ngstro\u0308m of Łódź", "\x00\x01", "ﬁﬂ ½ ① Ⅳ 1914–18",
-           "word " * 20_000, "1999 " * 20_000, "Marie " * 17_000, "A" * 100_000, "<b>" * 30_000, "1" * 100_000, "a.b." * 25_000, "Dr. J. " * 14_000]
+relaxed = settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+STRANGE = [
+    "",
+    " ",
+    "\t\n",
+    "🙂🙂🏳️‍🌈 in 1999",
+    "وُلد في القاهرة عام 1990 مع Marie Curie",
+    "שלום Warsaw שלום",
+    "[[File:x.jpg]] {{a|b}} <ref/>",
+    "A\u0301ngstro\u0308m of Łódź",
+    "\x00\x01",
+    "ﬁﬂ ½ ① Ⅳ 1914–18",
+    "word " * 20_000,
+    "1999 " * 20_000,
+    "Marie " * 17_000,
+    "A" * 100_000,
+    "<b>" * 30_000,
+    "1" * 100_000,
+    "a.b." * 25_000,
+    "Dr. J. " * 14_000,
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +81,19 @@ def store(mini, tokenizer, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def table(store): return tag_store(store, RuleTagger(), max_pieces=48)
+def table(store):
+    return tag_store(store, RuleTagger(), max_pieces=48)
 
 
-def maker(store, table, tokenizer, policy="salient", **more): return Masker(store, table, tokenizer.mask_token_id, policy, max_pieces=48, **more)
+def maker(store, table, tokenizer, policy="salient", **more):
+    return Masker(store, table, tokenizer.mask_token_id, policy, max_pieces=48, **more)
 
 
 def alike(a: Example, b: Example) -> bool:
-    return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("x", "positions", "y")) and (a.sentence, a.exclude) == (b.sentence, b.exclude)
+    return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("x", "positions", "y")) and (
+        a.sentence,
+        a.exclude,
+    ) == (b.sentence, b.exclude)
 
 
 @pytest.mark.parametrize("text", STRANGE, ids=range(len(STRANGE)))
@@ -57,20 +103,29 @@ def test_strange_input_survives(text, tokenizer):
     assert time.perf_counter() - began < 20
     assert spans == sorted(spans) and all(0 <= s.start < s.end <= len(text) for s in spans)
     assert all(a.end <= b.start for a, b in zip(spans, spans[1:]))
-    if len(text) < 1000: assert "<script" not in explain(text + "<script>", RuleTagger(), tokenizer)
+    if len(text) < 1000:
+        assert "<script" not in explain(text + "<script>", RuleTagger(), tokenizer)
 
 
 @relaxed
 @given(st.text(max_size=200))
 def test_any_text(text):
     for spans in (find_dates(text), RuleTagger().tag([text])[0]):
-        assert all(0 <= s.start < s.end <= len(text) for s in spans) and all(a.end <= b.start for a, b in zip(spans, spans[1:]))
+        assert all(0 <= s.start < s.end <= len(text) for s in spans) and all(
+            a.end <= b.start for a, b in zip(spans, spans[1:])
+        )
 
 
 @relaxed
-@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=80), st.integers(0, 80), st.integers(0, 80))
+@given(
+    st.text(alphabet=st.characters(codec="utf-8"), max_size=80),
+    st.integers(0, 80),
+    st.integers(0, 80),
+)
 def test_pieces_are_those_wholly_inside(tokenizer, text, start, end):
-    starts, ends = np.array(tokenize(tokenizer, [text])["offset_mapping"][0], np.int64).reshape(-1, 2).T
+    starts, ends = (
+        np.array(tokenize(tokenizer, [text])["offset_mapping"][0], np.int64).reshape(-1, 2).T
+    )
     inside = np.flatnonzero((starts >= start) & (ends <= end) & (ends > starts))
     a, b = to_pieces(Span(start, end, ""), starts, ends)
     assert list(range(a, b)) == inside.tolist()
@@ -82,12 +137,23 @@ def test_disjoint_keeps_the_longest(pairs):
     spans = [Span(a, a + n, "x") for a, n in pairs]
     kept = disjoint(spans)
     assert all(a.end <= b.start for a, b in zip(kept, kept[1:]))
-    for s in spans: assert any(s.start < k.end and k.start < s.end and k.end - k.start >= s.end - s.start for k in kept)
+    for s in spans:
+        assert any(
+            s.start < k.end and k.start < s.end and k.end - k.start >= s.end - s.start for k in kept
+        )
 
 
-@pytest.mark.parametrize("reason,span,starts,ends", [
-    ("crosses sentences", (0, 11), range(10), range(1, 11)), ("no whole piece", (1, 2), [0, 4], [4, 8]), ("cut off", (7, 9), range(10), range(1, 11)),
-    ("too long", (0, 5), range(10), range(1, 11)), ("whole sentence", (0, 2), range(3), range(1, 4)), ("kept", (0, 2), range(10), range(1, 11))])
+@pytest.mark.parametrize(
+    "reason,span,starts,ends",
+    [
+        ("crosses sentences", (0, 11), range(10), range(1, 11)),
+        ("no whole piece", (1, 2), [0, 4], [4, 8]),
+        ("cut off", (7, 9), range(10), range(1, 11)),
+        ("too long", (0, 5), range(10), range(1, 11)),
+        ("whole sentence", (0, 2), range(3), range(1, 4)),
+        ("kept", (0, 2), range(10), range(1, 11)),
+    ],
+)
 def test_every_reason_is_counted(reason, span, starts, ends):
     assert REASONS[judge(Span(*span, ""), 10, np.array(starts), np.array(ends), 8, 4)[2]] == reason
 
@@ -96,17 +162,36 @@ def test_every_reason_is_counted(reason, span, starts, ends):
 @given(data=st.data())
 def test_masks_decode_to_the_span_and_nothing_leaks(data, store, table, tokenizer):
     policy, budget = data.draw(st.sampled_from(POLICIES)), data.draw(st.booleans())
-    masker = maker(store, table, tokenizer, policy, same_budget=budget, seed=data.draw(st.integers(0, 9)))
-    s, draw = int(data.draw(st.sampled_from(masker.sentences.tolist()))), data.draw(st.integers(0, 50))
+    masker = maker(
+        store, table, tokenizer, policy, same_budget=budget, seed=data.draw(st.integers(0, 9))
+    )
+    s, draw = (
+        int(data.draw(st.sampled_from(masker.sentences.tolist()))),
+        data.draw(st.integers(0, 50)),
+    )
     e, whole = masker(s, draw), store.sentence(s)[:48]
     assert (e.x[e.positions] == tokenizer.mask_token_id).all() and (e.y == whole[e.positions]).all()
-    assert (np.delete(e.x, e.positions) == np.delete(whole, e.positions)).all() and tokenizer.mask_token_id not in np.delete(e.x, e.positions)
-    assert 1 <= len(e.positions) <= MOST and (np.diff(e.positions) > 0).all() and e.block == store.block_of(s)
+    assert (
+        np.delete(e.x, e.positions) == np.delete(whole, e.positions)
+    ).all() and tokenizer.mask_token_id not in np.delete(e.x, e.positions)
+    assert (
+        1 <= len(e.positions) <= MOST
+        and (np.diff(e.positions) > 0).all()
+        and e.block == store.block_of(s)
+    )
     if policy == "salient":
-        assert any(s == r and a == e.positions[0] and b == e.positions[-1] + 1 for r, a, b in zip(table.sentence, table.start, table.end))
+        assert any(
+            s == r and a == e.positions[0] and b == e.positions[-1] + 1
+            for r, a, b in zip(table.sentence, table.start, table.end)
+        )
         starts, ends = store.sentence_spans(s)
-        assert masker.answer(e) == store.sentence_text(s)[starts[e.positions[0]] : ends[e.positions[-1]]]
-        assert tokenizer.decode(e.y.tolist()).replace(" ", "") == tokenizer.decode(tokenize(tokenizer, [masker.answer(e)])["input_ids"][0]).replace(" ", "")
+        assert (
+            masker.answer(e)
+            == store.sentence_text(s)[starts[e.positions[0]] : ends[e.positions[-1]]]
+        )
+        assert tokenizer.decode(e.y.tolist()).replace(" ", "") == tokenizer.decode(
+            tokenize(tokenizer, [masker.answer(e)])["input_ids"][0]
+        ).replace(" ", "")
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -115,11 +200,21 @@ def test_a_batch_is_its_examples_one_by_one(store, table, tokenizer, policy, bud
     masker = maker(store, table, tokenizer, policy, same_budget=budget, copies=Copies(store))
     ids, draws = masker.sentences[:200], np.arange(200) % 7
     assert all(map(alike, masker.batch(ids, draws), (masker(s, d) for s, d in zip(ids, draws))))
-    assert not all(map(alike, masker.batch(ids, draws), masker.batch(ids, draws + 1))), "another visit, another mask"
+    assert not all(map(alike, masker.batch(ids, draws), masker.batch(ids, draws + 1))), (
+        "another visit, another mask"
+    )
 
 
 def test_policies_hide_equally_much_with_the_same_budget(store, table, tokenizer):
-    counts = [[len(e.y) for e in maker(store, table, tokenizer, p, same_budget=True).batch(table.sentence[::3], 4)] for p in POLICIES]
+    counts = [
+        [
+            len(e.y)
+            for e in maker(store, table, tokenizer, p, same_budget=True).batch(
+                table.sentence[::3], 4
+            )
+        ]
+        for p in POLICIES
+    ]
     assert counts[0] == counts[1] == counts[2]
 
 
@@ -127,23 +222,37 @@ def test_policies_hide_equally_much_with_the_same_budget(store, table, tokenizer
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_workers_do_not_matter(store, table, tokenizer, context):
     walk = Walk(maker(store, table, tokenizer), table.sentence[::7], length=400)
-    load = lambda workers, start=0: [e for batch in DataLoader(walk, 8, sampler=range(start, 400), collate_fn=list, num_workers=workers,
-                                                              multiprocessing_context=context if workers else None) for e in batch]
+    load = lambda workers, start=0: [
+        e
+        for batch in DataLoader(
+            walk,
+            8,
+            sampler=range(start, 400),
+            collate_fn=list,
+            num_workers=workers,
+            multiprocessing_context=context if workers else None,
+        )
+        for e in batch
+    ]
     one = load(0)
     assert len(one) == 400 and all(map(alike, one, load(1)))
-    if context == "fork": assert all(map(alike, one, load(4)))
-    assert all(map(alike, one[200:], load(4 if context == "fork" else 1, 200))), "resumed in the middle"
+    if context == "fork":
+        assert all(map(alike, one, load(4)))
+    assert all(map(alike, one[200:], load(4 if context == "fork" else 1, 200))), (
+        "resumed in the middle"
+    )
     pairs = [p for t in range(50) for p in batch_ids(walk.ids, t, 8, 0, "pretrain")]
     assert all(map(alike, one, (walk.masker(*p) for p in pairs)))
 
 
 @relaxed
 @given(st.integers(1, 700), st.integers(0, 2**60))
-def test_shuffles_are_permutations(n, k): assert sorted(shuffled(np.arange(n), n, k).tolist()) == list(range(n))
+def test_shuffles_are_permutations(n, k):
+    assert sorted(shuffled(np.arange(n), n, k).tolist()) == list(range(n))
 
 
 def test_epochs_differ_and_are_fair():
-    orders = shuffled(np.tile(np.arange(50), (4000, 1)), 50, bits(1, np.arange(4000))[:, None])
+    orders = shuffled(np.tile(np.arange(50), (4000, 1)), 50, hash_bits(1, np.arange(4000))[:, None])
     where = np.stack([np.bincount(orders[:, i], minlength=50) for i in range(50)])
     assert len({tuple(o) for o in orders}) == 4000 and abs(where / 80 - 1).max() < 0.6
     assert abs(np.corrcoef(orders[:, 0], orders[:, 1])[0, 1]) < 0.06
@@ -151,47 +260,78 @@ def test_epochs_differ_and_are_fair():
 
 def test_copies_are_excluded(tokenizer, tmp_path):
     text = "Marie Curie was born in Warsaw. She moved to Paris in 1891."
-    store = build_store([Document("A", text), Document("B", "“Marie Curie was born, in WARSAW!” It rains in London often."), Document("C", "Hills near Kraków are green.")], tokenizer, tmp_path / "s", limit=64)
+    store = build_store(
+        [
+            Document("A", text),
+            Document("B", "“Marie Curie was born, in WARSAW!” It rains in London often."),
+            Document("C", "Hills near Kraków are green."),
+        ],
+        tokenizer,
+        tmp_path / "s",
+        limit=64,
+    )
     table = tag_store(store, RuleTagger())
-    alone, both = (Masker(store, table, tokenizer.mask_token_id, copies=c) for c in (None, Copies(store)))
-    assert [e.exclude for e in alone.batch(alone.sentences)] == [(e.block,) for e in alone.batch(alone.sentences)]
+    alone, both = (
+        Masker(store, table, tokenizer.mask_token_id, copies=c) for c in (None, Copies(store))
+    )
+    assert [e.exclude for e in alone.batch(alone.sentences)] == [
+        (e.block,) for e in alone.batch(alone.sentences)
+    ]
     assert both(0).exclude == (0, 1) and both(2).exclude == (1, 0) and both(1).exclude == (0,)
 
 
 def test_held_out_blocks_share_no_sentence(store, table, tokenizer):
     masker = maker(store, table, tokenizer)
     train, held = split_sentences(masker, held_out_blocks(store, 0.2))
-    assert len(train) + len(held) == len(masker.sentences) and not set(store.block_of(train)) & set(store.block_of(held))
+    assert len(train) + len(held) == len(masker.sentences) and not set(store.block_of(train)) & set(
+        store.block_of(held)
+    )
 
 
 def test_a_sentence_without_a_span_and_a_wrong_policy(store, table, tokenizer):
     bare = next(s for s in range(store.n_sentences) if s not in set(table.sentence.tolist()))
-    with pytest.raises(UserError, match=f"sentence {bare}"): maker(store, table, tokenizer)(bare)
-    with pytest.raises(UserError, match="salient"): maker(store, table, tokenizer, "salent")
+    with pytest.raises(UserError, match=f"sentence {bare}"):
+        maker(store, table, tokenizer)(bare)
+    with pytest.raises(UserError, match="salient"):
+        maker(store, table, tokenizer, "salent")
 
 
 def same_tables(a: SpanTable, b: SpanTable) -> bool:
-    return a.labels == b.labels and a.report == b.report and all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("sentence", "start", "end", "label"))
+    return (
+        a.labels == b.labels
+        and a.report == b.report
+        and all(
+            np.array_equal(getattr(a, k), getattr(b, k))
+            for k in ("sentence", "start", "end", "label")
+        )
+    )
 
 
 def test_one_process_or_two(store, table, tmp_path):
-    import realm_nb.masking as m
-    assert same_tables(tag_store(store, RuleTagger(), 48, processes=2, cache=tmp_path / "tags"), table)
-    assert same_tables(tag_store(store, RuleTagger(), 48, cache=tmp_path / "tags"), table), "and again, from what was kept"
-    small = lambda n: [(lo, hi, f.rows.tolist(), f.labels.tolist()) for lo, hi, f in m.tag_chunks(store, RuleTagger(), n, size=40)]
+    import realm_nb.spans as m
+
+    assert same_tables(
+        tag_store(store, RuleTagger(), 48, processes=2, cache=tmp_path / "tags"), table
+    )
+    assert same_tables(tag_store(store, RuleTagger(), 48, cache=tmp_path / "tags"), table), (
+        "and again, from what was kept"
+    )
+    small = lambda n: [
+        (lo, hi, f.rows.tolist(), f.labels.tolist())
+        for lo, hi, f in m.tag_chunks(store, RuleTagger(), n, size=40)
+    ]
     assert small(1) == small(2) and len(small(1)) > 5
 
 
 def test_a_damaged_piece_is_tagged_again(store, table, tmp_path):
     tag_store(store, RuleTagger(), 48, cache=tmp_path)
-    for f in tmp_path.rglob("*.npz"): f.write_bytes(f.read_bytes()[:50])
+    for f in tmp_path.rglob("*.npz"):
+        f.write_bytes(f.read_bytes()[:50])
     assert same_tables(tag_store(store, RuleTagger(), 48, cache=tmp_path), table)
 
 
 SLOW = """
 import sys, time
-from realm_nb.corpus import TokenStore
-from realm_nb.masking import RuleTagger, tag_chunks
 class Slow(RuleTagger):
     asked = 0
     def tag(self, texts): Slow.asked += len(texts); time.sleep(float(sys.argv[3])); return super().tag(texts)
@@ -204,11 +344,15 @@ def test_a_killed_tagging_goes_on(store, tmp_path):
     run = [sys.executable, "-c", SLOW, str(store.folder), str(tmp_path)]
     process = subprocess.Popen([*run, "0.5"])
     end = time.monotonic() + 120
-    while time.monotonic() < end and len(list(tmp_path.rglob("*.npz"))) < 3: time.sleep(0.01)
-    process.send_signal(signal.SIGKILL); process.wait()
+    while time.monotonic() < end and len(list(tmp_path.rglob("*.npz"))) < 3:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
     kept = {f.stat().st_mtime_ns for f in tmp_path.rglob("*.npz")}
     done = subprocess.run([*run, "0"], capture_output=True, text=True)
-    assert 3 <= len(kept) < len(list(chunks(store, 40))) and kept <= {f.stat().st_mtime_ns for f in tmp_path.rglob("*.npz")}
+    assert 3 <= len(kept) < len(list(chunks(store, 40))) and kept <= {
+        f.stat().st_mtime_ns for f in tmp_path.rglob("*.npz")
+    }
     assert int(done.stdout) < store.n_sentences, done.stderr
     assert len(list(tmp_path.rglob("*.npz"))) == len(list(chunks(store, 40)))
 
@@ -217,17 +361,34 @@ def test_a_span_table_comes_back(table, tmp_path):
     table.save(tmp_path / "t")
     assert same_tables(SpanTable.load(tmp_path / "t"), table)
     (tmp_path / "t" / "spans.npy").write_bytes(b"x")
-    with pytest.raises(UserError, match="damaged"): SpanTable.load(tmp_path / "t")
+    with pytest.raises(UserError, match="damaged"):
+        SpanTable.load(tmp_path / "t")
 
 
 def lessons(n, seed):
     g = rng(seed, "lessons")
     some = lambda *letters: "".join(g.choice(list(part)) for part in letters)
-    return [(["Zo" + some("mnr", "ae"), "Z" + some("aei", "lm"), "left", some("ABD", "ae", "lr") + "burg", "."], ["B-PER", "I-PER", "O", "B-LOC", "O"]) for _ in range(n)]
+    return [
+        (
+            [
+                "Zo" + some("mnr", "ae"),
+                "Z" + some("aei", "lm"),
+                "left",
+                some("ABD", "ae", "lr") + "burg",
+                ".",
+            ],
+            ["B-PER", "I-PER", "O", "B-LOC", "O"],
+        )
+        for _ in range(n)
+    ]
 
 
 def conll(path, sentences):
-    path.write_text("-DOCSTART- -X- O O\n\n" + "\n\n".join("\n".join(f"{w} X Y {t}" for w, t in zip(*s)) for s in sentences) + "\n")
+    path.write_text(
+        "-DOCSTART- -X- O O\n\n"
+        + "\n\n".join("\n".join(f"{w} X Y {t}" for w, t in zip(*s)) for s in sentences)
+        + "\n"
+    )
     return path
 
 
@@ -235,43 +396,95 @@ def conll(path, sentences):
 def base(tmp_path_factory):
     import torch
     from transformers import BertConfig, BertModel
+
     folder = tmp_path_factory.mktemp("base")
     tiny_tokenizer((" ".join(w) for w, _ in lessons(200, 0)), 200).save_pretrained(folder)
     torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=200, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64), add_pooling_layer=False).save_pretrained(folder)
+    BertModel(
+        BertConfig(
+            vocab_size=200,
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=64,
+        ),
+        add_pooling_layer=False,
+    ).save_pretrained(folder)
     return folder
 
 
 def test_a_tagger_is_trained_by_command_and_finds_names(base, tmp_path, capsys):
     train, dev = conll(tmp_path / "train", lessons(200, 0)), conll(tmp_path / "dev", lessons(30, 1))
-    assert main(["train-tagger", str(train), "--dev", str(dev), "--base", str(base), "--out", str(tmp_path / "out"), "--epochs", "6", "--lr", "0.005"]) == 0
+    assert (
+        main(
+            [
+                "train-tagger",
+                str(train),
+                "--dev",
+                str(dev),
+                "--base",
+                str(base),
+                "--out",
+                str(tmp_path / "out"),
+                "--epochs",
+                "6",
+                "--lr",
+                "0.005",
+            ]
+        )
+        == 0
+    )
     import json
+
     told = json.loads((tmp_path / "out" / "training.json").read_text())
-    assert told["loss"][-1] < told["loss"][0] / 5 and told["scores"]["f1"] > 0.9 and "loss" in capsys.readouterr().out
+    assert (
+        told["loss"][-1] < told["loss"][0] / 5
+        and told["scores"]["f1"] > 0.9
+        and "loss" in capsys.readouterr().out
+    )
     tagger = make_tagger(tmp_path / "out")
     text = "Zoma Zal left Balburg."
-    assert [(text[s.start : s.end], s.label) for s in tagger.tag([text])[0]] == [("Zoma Zal", "PER"), ("Balburg", "LOC")]
+    assert [(text[s.start : s.end], s.label) for s in tagger.tag([text])[0]] == [
+        ("Zoma Zal", "PER"),
+        ("Balburg", "LOC"),
+    ]
     assert not list((tmp_path / "out").glob("*.bin"))
     import pickle
+
     assert pickle.loads(pickle.dumps(tagger)).name == tagger.name
-    for strange in STRANGE: tagger.tag([strange])
+    for strange in STRANGE:
+        tagger.tag([strange])
 
 
 @pytest.mark.network
 def test_bert_tiny_is_a_base(tmp_path):
-    from realm_nb.sources import fetch
-    result = train_tagger(lessons(150, 0), tmp_path / "t", fetch("bert-tiny", cache=os.environ.get("REALM_NB_TEST_CACHE")), dev=lessons(20, 1), epochs=4, lr=1e-3)
+    from realm_nb.text.sources import fetch
+
+    result = train_tagger(
+        lessons(150, 0),
+        tmp_path / "t",
+        fetch("bert-tiny", cache=os.environ.get("REALM_NB_TEST_CACHE")),
+        dev=lessons(20, 1),
+        epochs=4,
+        lr=1e-3,
+    )
     assert result["loss"][-1] < result["loss"][0] / 3 and result["scores"]["f1"] > 0.8
 
 
 @pytest.mark.network
 def test_spacy_finds_names_and_survives():
-    from realm_nb.masking import SpacyTagger
-    from realm_nb.sources import fetch
+    from realm_nb.text.sources import fetch
+    from realm_nb.text.taggers import SpacyTagger
+
     tagger = SpacyTagger(fetch("spacy-sm", cache=os.environ.get("REALM_NB_TEST_CACHE")))
     text = "Marie Curie was born in Warsaw on 7 November 1867."
-    assert [text[s.start : s.end] for s in tagger.tag([text])[0]] == ["Marie Curie", "Warsaw", "7 November 1867"]
-    for strange, spans in zip(STRANGE, tagger.tag(STRANGE)): assert all(0 <= s.start < s.end <= len(strange) for s in spans)
+    assert [text[s.start : s.end] for s in tagger.tag([text])[0]] == [
+        "Marie Curie",
+        "Warsaw",
+        "7 November 1867",
+    ]
+    for strange, spans in zip(STRANGE, tagger.tag(STRANGE)):
+        assert all(0 <= s.start < s.end <= len(strange) for s in spans)
 
 
 @relaxed
@@ -279,9 +492,11 @@ def test_spacy_finds_names_and_survives():
 def test_conll_comes_back(tmp_path, labels):
     labels, words = bio_labels(labels), [f"w{i}" for i in range(len(labels))]
     at = np.cumsum([0, *(len(w) + 1 for w in words)])
-    from realm_nb.masking import bio_spans
+    from realm_nb.text.taggers import bio_spans
+
     spans = [Span(int(at[a]), int(at[b]) - 1, kind) for a, b, kind in bio_spans(labels)]
-    if not words: return
+    if not words:
+        return
     write_conll(tmp_path / "c", [" ".join(words)], [spans])
     assert read_conll(tmp_path / "c") == [(words, labels)]
 
@@ -292,27 +507,51 @@ def test_links_are_gold_spans(tmp_path):
     (tmp_path / "d.xml").write_text(f"<mediawiki>{page.format('A', body)}</mediawiki>")
     cut = lambda tagger: [t[s.start : s.end] for t in tagger.sentences for s in tagger.tag([t])[0]]
     assert cut(make_tagger(f"links:{tmp_path / 'd.xml'}")) == ["Warsaw", "Empire"]
-    assert cut(LinkTagger(tmp_path / "d.xml", names=False)) == ["Warsaw", "Empire", "rays", "her husband"]
+    assert cut(LinkTagger(tmp_path / "d.xml", names=False)) == [
+        "Warsaw",
+        "Empire",
+        "rays",
+        "her husband",
+    ]
 
 
-@pytest.mark.parametrize("argv,needles", [
-    (["train-tagger", "no.conll", "--out", "o"], ["no.conll", "no such file"]),
-    (["train-tagger", "{bad}", "--out", "o"], ["line 2", "'lonely'"]),
-    (["train-tagger", "{good}", "--out", "o", "--base", "bert-tiy"], ["'bert-tiy'", "did you mean bert-tiny"]),
-    (["train-tagger", "{good}"], ["--out"]),
-    (["train-tagger", "{good}", "--out", "o", "--epochs", "0"], ["--epochs", "at least 1"]),
-    (["train-tagger", "{good}", "--out", "o", "--lr", "fast"], ["--lr", "fast"]),
-    (["agreement", "--corpus", "{good}", "--taggers", "rule"], ["not a MediaWiki dump", "XML"]),
-    (["agreement", "--corpus", "nowhere.xml"], ["nowhere.xml"]),
-    (["report", "--tagger", "ruel", "--corpus", "mini"], ["ruel", "rule"]),
-    (["agreemnt"], ["agreemnt", "agreement"]), ([], ["command"])])
+@pytest.mark.parametrize(
+    "argv,needles",
+    [
+        (["train-tagger", "no.conll", "--out", "o"], ["no.conll", "no such file"]),
+        (["train-tagger", "{bad}", "--out", "o"], ["line 2", "'lonely'"]),
+        (
+            ["train-tagger", "{good}", "--out", "o", "--base", "bert-tiy"],
+            ["'bert-tiy'", "did you mean bert-tiny"],
+        ),
+        (["train-tagger", "{good}"], ["--out"]),
+        (["train-tagger", "{good}", "--out", "o", "--epochs", "0"], ["--epochs", "at least 1"]),
+        (["train-tagger", "{good}", "--out", "o", "--lr", "fast"], ["--lr", "fast"]),
+        (["agreement", "--corpus", "{good}", "--taggers", "rule"], ["not a MediaWiki dump", "XML"]),
+        (["agreement", "--corpus", "nowhere.xml"], ["nowhere.xml"]),
+        (["report", "--tagger", "ruel", "--corpus", "mini"], ["ruel", "rule"]),
+        (["agreemnt"], ["agreemnt", "agreement"]),
+        ([], ["command"]),
+    ],
+)
 def test_bad_commands(argv, needles, tmp_path, base):
-    (tmp_path / "bad").write_text("fine O\nlonely\n"); conll(tmp_path / "good", lessons(3, 0))
+    (tmp_path / "bad").write_text("fine O\nlonely\n")
+    conll(tmp_path / "good", lessons(3, 0))
     argv = [a.format(bad=tmp_path / "bad", good=tmp_path / "good") for a in argv]
-    done = subprocess.run([sys.executable, "-m", "realm_nb.masking", *argv], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "realm_nb.spans", *argv],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+    )
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("error: "), done.stderr
-    assert any(n in lines[0] for n in needles) if "MediaWiki" in needles[0] else all(n in lines[0] for n in needles), lines[0]
+    assert (
+        any(n in lines[0] for n in needles)
+        if "MediaWiki" in needles[0]
+        else all(n in lines[0] for n in needles)
+    ), lines[0]
 
 
 def test_the_explorer_answers(tokenizer):
@@ -320,7 +559,11 @@ def test_the_explorer_answers(tokenizer):
     text, tagger, policy, draw, _, page = box.children
     assert "[MASK]" in page.value
     seen = set()
-    for p in POLICIES: policy.value = p; seen.add(page.value)
+    for p in POLICIES:
+        policy.value = p
+        seen.add(page.value)
     assert len(seen) == 3
-    text.value = "<script>alert(1)</script> in Warsaw"; assert "<script>" not in page.value and "Warsaw" in page.value
-    text.value = ""; draw.value = 3
+    text.value = "<script>alert(1)</script> in Warsaw"
+    assert "<script>" not in page.value and "Warsaw" in page.value
+    text.value = ""
+    draw.value = 3

@@ -1,4 +1,5 @@
 """The small encyclopedia in data/mini keeps what its README promises."""
+
 import json
 import re
 from collections import Counter
@@ -43,8 +44,12 @@ def test_facts_stand_in_two_documents():
 
 
 def test_every_year_belongs_to_a_fact():
-    covered = {(name, year) for fact in FACTS for year in YEAR.findall(fact["answer"])
-               for name in fact["documents"]}
+    covered = {
+        (name, year)
+        for fact in FACTS
+        for year in YEAR.findall(fact["answer"])
+        for name in fact["documents"]
+    }
     assert {(name, year) for name, text in TEXT.items() for year in YEAR.findall(text)} <= covered
 
 
@@ -53,4 +58,7 @@ def test_questions_can_be_answered_from_two_documents():
     for question in QUESTIONS:
         assert len(set(question["documents"])) >= 2, question
         for name in question["documents"]:
-            assert any(a.lower() in TEXT[name].lower() for a in question["answers"]), (question, name)
+            assert any(a.lower() in TEXT[name].lower() for a in question["answers"]), (
+                question,
+                name,
+            )

@@ -1,19 +1,69 @@
 "The scorer against cases worked out by hand, spans and losses against brute force, and the commands from end to end."
-import copy, itertools, json, math, shutil, time, types
+
+import copy
+import itertools
+import json
+import math
+import shutil
+import time
+import types
 
 import numpy as np
 import pytest
 import torch
 
-from realm_nb import ask, experiments, openqa
-from realm_nb.answers import answer_blocks, blocks_with_answers, exact_match, f1, matches, normalize_answer, recall_at, right, without_overlap
-from realm_nb.core import Run, UserError
-from realm_nb.corpus import build_store, read_corpus, tiny_tokenizer
-from realm_nb.openqa import (Bm25, Dense, Edges, OpenQA, QaConfig, Reader, Reading, Readings, best_answers, draw_blocks, fine_tune, join, load_body, nth, openqa_step, prepared, read_blocks,
-                             reader_loss, retriever_loss, right_spans, shared, span_mask, text_of, train_reader)
+from realm_nb.core.errors import UserError
+from realm_nb.core.folder import Run
+from realm_nb.qa import ask
+from realm_nb.qa import reader as openqa
+from realm_nb.qa import table1 as experiments
+from realm_nb.qa.finetune import OpenQA, fine_tune, openqa_step
+from realm_nb.qa.reader import (
+    QaConfig,
+    Reader,
+    Reading,
+    Readings,
+    WordBoundaries,
+    best_answers,
+    draw_blocks,
+    join,
+    lexical_overlap,
+    load_body,
+    nth,
+    prepared,
+    reader_loss,
+    retriever_loss,
+    right_spans,
+    span_mask,
+    text_of,
+    train_reader,
+)
+from realm_nb.qa.retrievers import Bm25, Dense
+from realm_nb.qa.scoring import (
+    answer_blocks,
+    blocks_with_answers,
+    exact_match,
+    f1,
+    matches,
+    normalize_answer,
+    recall_at,
+    right,
+    without_overlap,
+)
 from realm_nb.retrieval import embed_store
-from realm_nb.sources import load_questions
-from realm_nb.towers import Embedder, Encoder, Special, Towers, fresh_head, hush, pad
+from realm_nb.store import build_store
+from realm_nb.text.documents import read_corpus
+from realm_nb.text.sources import load_questions
+from realm_nb.text.tokenizer import tiny_tokenizer
+from realm_nb.towers import (
+    Embedder,
+    Encoder,
+    SpecialTokens,
+    Towers,
+    fresh_head,
+    pad,
+    quiet_transformers,
+)
 
 # (prediction, answers, exact match, F1), worked out by hand
 CASES = [
@@ -91,10 +141,12 @@ def test_scorer(prediction, answers, em, overlap):
 
 
 @pytest.mark.parametrize("prediction, patterns, ok", EXPRESSIONS)
-def test_expressions(prediction, patterns, ok): assert right(prediction, patterns, expressions=True) is ok
+def test_expressions(prediction, patterns, ok):
+    assert right(prediction, patterns, expressions=True) is ok
 
 
-def test_there_are_enough_cases(): assert len(CASES) + len(EXPRESSIONS) >= 40
+def test_there_are_enough_cases():
+    assert len(CASES) + len(EXPRESSIONS) >= 40
 
 
 @pytest.mark.parametrize("pattern", [r"(a+)+$", r"(a|aa)+$", r"(.*a){25}$"])
@@ -106,7 +158,8 @@ def test_a_slow_expression_is_stopped(pattern):
 
 def test_normal_form_of_a_normal_form():
     for prediction, answers, *_ in CASES:
-        for text in (prediction, *answers): assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
+        for text in (prediction, *answers):
+            assert normalize_answer(normalize_answer(text)) == normalize_answer(text)
 
 
 def test_answer_blocks_are_those_of_a_search():
@@ -117,54 +170,112 @@ def test_answer_blocks_are_those_of_a_search():
     found = answer_blocks(texts, answers)
     for answer in answers:
         form = normalize_answer(answer)
-        if form: assert found[form].tolist() == [b for b, t in enumerate(texts) if f" {form} " in f" {normalize_answer(t)} "]
-        else: assert form not in found
+        if form:
+            assert found[form].tolist() == [
+                b for b, t in enumerate(texts) if f" {form} " in f" {normalize_answer(t)} "
+            ]
+        else:
+            assert form not in found
 
 
 def test_recall_and_overlap():
-    holders = blocks_with_answers(["x fox", "y", "fox z"], [{"answers": ["fox"]}, {"answers": ["wolf"]}])
+    holders = blocks_with_answers(
+        ["x fox", "y", "fox z"], [{"answers": ["fox"]}, {"answers": ["wolf"]}]
+    )
     recall = recall_at(np.array([[1, 0, 2], [0, 1, 2]]), holders, ks=(1, 2, 3, 50))
-    assert {k: v.tolist() for k, v in recall.items()} == {1: [False, False], 2: [True, False], 3: [True, False]}
-    kept, dropped = without_overlap([{"question": q} for q in ("Who was it?", "who was it", "The end?")], [[{"question": "END"}]])
+    assert {k: v.tolist() for k, v in recall.items()} == {
+        1: [False, False],
+        2: [True, False],
+        3: [True, False],
+    }
+    kept, dropped = without_overlap(
+        [{"question": q} for q in ("Who was it?", "who was it", "The end?")],
+        [[{"question": "END"}]],
+    )
     assert [q["question"] for q in kept] == ["Who was it?"] and dropped == 1
 
 
 # ---- reader
 
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     "A tiny base over the small encyclopedia."
     from transformers import BertConfig, BertForMaskedLM, BertModel
-    hush()
+
+    quiet_transformers()
     work = tmp_path_factory.mktemp("openqa")
     tokenizer = tiny_tokenizer(d.text for d in read_corpus("mini"))
     store = build_store(read_corpus("mini"), tokenizer, work / "store", limit=64)
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, hidden_dropout_prob=0.0,
-                        attention_probs_dropout_prob=0.0, attn_implementation="eager")
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        attn_implementation="eager",
+    )
     encoder = Encoder(fresh_head(BertForMaskedLM(config)))
-    BertModel(config, add_pooling_layer=False).save_pretrained(work / "base"); tokenizer.save_pretrained(work / "base")
-    towers = Towers(Embedder(copy.deepcopy(encoder.model.bert), 16, "mean", learned_null=True), encoder)
+    BertModel(config, add_pooling_layer=False).save_pretrained(work / "base")
+    tokenizer.save_pretrained(work / "base")
+    towers = Towers(
+        Embedder(copy.deepcopy(encoder.model.bert), 16, "mean", learned_null=True), encoder
+    )
     reader = Reader(copy.deepcopy(encoder.model.bert), width=5, dim=16)
     questions = prepared(load_questions("mini"), tokenizer)
     holders = blocks_with_answers([store.text(b) for b in range(len(store))], questions)
-    return {"work": work, "tokenizer": tokenizer, "store": store, "special": Special.of(tokenizer), "edges": Edges.of(tokenizer), "towers": towers, "reader": reader,
-            "questions": questions, "holders": holders}
+    return {
+        "work": work,
+        "tokenizer": tokenizer,
+        "store": store,
+        "special": SpecialTokens.of(tokenizer),
+        "edges": WordBoundaries.of(tokenizer),
+        "towers": towers,
+        "reader": reader,
+        "questions": questions,
+        "holders": holders,
+    }
 
 
 def test_spans_are_those_of_brute_force(world):
     store, tokenizer, edges = world["store"], world["tokenizer"], world["edges"]
     g = np.random.default_rng(1)
     for width in (1, 4, 10):
-        pairs = [join(world["questions"][g.integers(100)]["x"], store, int(g.integers(len(store))), world["special"], int(g.integers(20, 90))) for _ in range(12)]
+        pairs = [
+            join(
+                world["questions"][g.integers(100)]["x"],
+                store,
+                int(g.integers(len(store))),
+                world["special"],
+                int(g.integers(20, 90)),
+            )
+            for _ in range(12)
+        ]
         mask = span_mask(pairs, edges, width)
         for p, m in zip(pairs, mask):
-            names, n, want = tokenizer.convert_ids_to_tokens(p.sequence.pieces), len(p.sentence), set()
+            names, n, want = (
+                tokenizer.convert_ids_to_tokens(p.sequence.pieces),
+                len(p.sentence),
+                set(),
+            )
             for a, b in itertools.combinations_with_replacement(range(n), 2):
                 i, j = a + p.body, b + p.body
-                good = [any(c.isalnum() for c in names[k]) and not names[k].startswith("[") for k in (i, j)]
+                good = [
+                    any(c.isalnum() for c in names[k]) and not names[k].startswith("[")
+                    for k in (i, j)
+                ]
                 continued = b + 1 < n and names[j + 1].startswith("##")
-                if b - a < width and p.sentence[a] == p.sentence[b] and all(good) and not names[i].startswith("##") and not continued: want.add((i, b - a))
+                if (
+                    b - a < width
+                    and p.sentence[a] == p.sentence[b]
+                    and all(good)
+                    and not names[i].startswith("##")
+                    and not continued
+                ):
+                    want.add((i, b - a))
             assert {tuple(x) for x in torch.nonzero(m).tolist()} == want
 
 
@@ -177,7 +288,10 @@ def test_right_spans_are_what_the_scorer_says(world):
             mask = span_mask([pair], edges, 5)[0].numpy()
             found = right_spans(store, int(b), pair, q["answers"], mask)
             want = np.zeros_like(mask)
-            for i, w in np.argwhere(mask): want[i, w] = exact_match(text_of(store, int(b), i - pair.body, i + w - pair.body), q["answers"])
+            for i, w in np.argwhere(mask):
+                want[i, w] = exact_match(
+                    text_of(store, int(b), i - pair.body, i + w - pair.body), q["answers"]
+                )
             assert (found == want).all()
             seen += found.any()
     assert seen > 20
@@ -191,45 +305,90 @@ def test_text_of_a_span_is_the_corpus_text(world):
             n = len(store.sentence(s))
             assert text_of(store, b, at, at + n - 1) == store.sentence_text(s).strip()
             at += n
-        with pytest.raises(IndexError): text_of(store, b, at, at)
+        with pytest.raises(IndexError):
+            text_of(store, b, at, at)
 
 
 def test_scores_by_hand_and_padding(world):
     reader, store = world["reader"].eval(), world["store"]
-    pairs = [join(q["x"], store, b, world["special"], limit) for q, b, limit in zip(world["questions"], (0, 7), (90, 30))]
+    pairs = [
+        join(q["x"], store, b, world["special"], limit)
+        for q, b, limit in zip(world["questions"], (0, 7), (90, 30))
+    ]
     with torch.no_grad():
         both, alone = reader(pad([p.sequence for p in pairs])), reader(pad([pairs[1].sequence]))
     n = len(pairs[1].sequence.pieces)
-    for w in range(5): assert torch.allclose(both[1, : n - w, w], alone[0, : n - w, w], atol=1e-5)
+    for w in range(5):
+        assert torch.allclose(both[1, : n - w, w], alone[0, : n - w, w], atol=1e-5)
 
 
 def test_shared_by_hand(world):
     pair = join(world["questions"][0]["x"], world["store"], 3, world["special"])
     ids, second = pair.sequence.pieces.tolist(), pair.sequence.second
     rarity = torch.rand(len(world["tokenizer"]))
-    got = shared(pad([pair.sequence, join(world["questions"][1]["x"], world["store"], 4, world["special"]).sequence]), rarity)[0][: len(ids)]
-    want = [float(rarity[v]) if v in (ids[second:] if i < second else ids[:second]) else 0.0 for i, v in enumerate(ids)]
+    got = lexical_overlap(
+        pad(
+            [
+                pair.sequence,
+                join(world["questions"][1]["x"], world["store"], 4, world["special"]).sequence,
+            ]
+        ),
+        rarity,
+    )[0][: len(ids)]
+    want = [
+        float(rarity[v]) if v in (ids[second:] if i < second else ids[:second]) else 0.0
+        for i, v in enumerate(ids)
+    ]
     assert torch.allclose(got, torch.tensor(want))
 
 
 def test_losses_by_brute_force_and_their_gradient():
     g = torch.Generator().manual_seed(3)
-    scores, prior = torch.randn(6, 7, 4, generator=g).double().requires_grad_(), torch.randn(6, generator=g).double().requires_grad_()
-    mask, correct, rows = torch.rand(6, 7, 4, generator=g) < 0.6, torch.rand(6, 7, 4, generator=g) < 0.1, torch.tensor([0, 0, 1, 1, 2, 2])
+    scores, prior = (
+        torch.randn(6, 7, 4, generator=g).double().requires_grad_(),
+        torch.randn(6, generator=g).double().requires_grad_(),
+    )
+    mask, correct, rows = (
+        torch.rand(6, 7, 4, generator=g) < 0.6,
+        torch.rand(6, 7, 4, generator=g) < 0.1,
+        torch.tensor([0, 0, 1, 1, 2, 2]),
+    )
     correct[4:] = False
     want = []
     for q in range(2):
-        z = sum(math.exp(float(scores[i, a, w] + prior[i])) for i in range(6) for a in range(7) for w in range(4) if rows[i] == q and mask[i, a, w])
-        y = sum(math.exp(float(scores[i, a, w] + prior[i])) for i in range(6) for a in range(7) for w in range(4) if rows[i] == q and mask[i, a, w] and correct[i, a, w])
+        z = sum(
+            math.exp(float(scores[i, a, w] + prior[i]))
+            for i in range(6)
+            for a in range(7)
+            for w in range(4)
+            if rows[i] == q and mask[i, a, w]
+        )
+        y = sum(
+            math.exp(float(scores[i, a, w] + prior[i]))
+            for i in range(6)
+            for a in range(7)
+            for w in range(4)
+            if rows[i] == q and mask[i, a, w] and correct[i, a, w]
+        )
         want.append(math.log(z) - math.log(y))
-    assert math.isclose(reader_loss(scores, mask, correct, rows, 3, prior).item(), sum(want) / 2, rel_tol=1e-9)
-    assert torch.autograd.gradcheck(lambda s, p: reader_loss(s, mask, correct, rows, 3, p), (scores, prior))
+    assert math.isclose(
+        reader_loss(scores, mask, correct, rows, 3, prior).item(), sum(want) / 2, rel_tol=1e-9
+    )
+    assert torch.autograd.gradcheck(
+        lambda s, p: reader_loss(s, mask, correct, rows, 3, p), (scores, prior)
+    )
     assert reader_loss(scores, mask, torch.zeros_like(mask), rows, 3).item() == 0
-    f, holds = torch.randn(3, 20, generator=g).double().requires_grad_(), torch.rand(3, 20, generator=g) < 0.2
+    f, holds = (
+        torch.randn(3, 20, generator=g).double().requires_grad_(),
+        torch.rand(3, 20, generator=g) < 0.2,
+    )
     holds[2] = False
     p = f.softmax(1)
     assert torch.allclose(retriever_loss(f, holds), -(p * holds).sum(1)[:2].log().mean())
-    assert torch.autograd.gradcheck(lambda x: retriever_loss(x, holds), (f,)) and retriever_loss(f, torch.zeros_like(holds)).item() == 0
+    assert (
+        torch.autograd.gradcheck(lambda x: retriever_loss(x, holds), (f,))
+        and retriever_loss(f, torch.zeros_like(holds)).item() == 0
+    )
 
 
 def test_step_is_the_two_losses_and_leaves_the_documents_alone(world):
@@ -238,18 +397,32 @@ def test_step_is_the_two_losses_and_leaves_the_documents_alone(world):
     vectors = torch.from_numpy(embed_store(model.towers.embedder, store, special, bar=False))
     c = QaConfig(read=3, search=200, width=5)
     some = slice(0, 6)
-    loss, figures = openqa_step(model, store, edges, special, vectors, world["questions"][some], world["holders"][some], c)
-    assert math.isclose(loss.item(), figures["retriever"] + figures["reader"], rel_tol=1e-5) and figures["retriever"] > 0
+    loss, figures = openqa_step(
+        model, store, edges, special, vectors, world["questions"][some], world["holders"][some], c
+    )
+    assert (
+        math.isclose(loss.item(), figures["retriever"] + figures["reader"], rel_tol=1e-5)
+        and figures["retriever"] > 0
+    )
     loss.backward()
-    assert all(p.grad is None for p in model.towers.embedder.parameters()) and any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.towers.own.parameters())
+    assert all(p.grad is None for p in model.towers.embedder.parameters()) and any(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in model.towers.own.parameters()
+    )
     model.zero_grad(set_to_none=True)
     q = world["questions"][0]
     _, ((best, *_),) = Dense(model.towers.own, vectors.numpy(), special).search([q], 1)
-    known = {**q, "answers": [store.sentence_text(store.sentence_ids(best)[0]).split()[0]]}         # a word of the best block, so that there is something right to read
-    loss, figures = openqa_step(model, store, edges, special, vectors, [known], [np.array([best])], c, end_to_end=True)
+    known = {
+        **q,
+        "answers": [store.sentence_text(store.sentence_ids(best)[0]).split()[0]],
+    }  # a word of the best block, so that there is something right to read
+    loss, figures = openqa_step(
+        model, store, edges, special, vectors, [known], [np.array([best])], c, end_to_end=True
+    )
     assert figures["reader"] > 0
     loss.backward()
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.towers.embedder.parameters())
+    assert any(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in model.towers.embedder.parameters()
+    )
 
 
 def test_fine_tuning_goes_on_where_it_was_stopped(world, tmp_path):
@@ -262,14 +435,30 @@ def test_fine_tuning_goes_on_where_it_was_stopped(world, tmp_path):
         before = copy.deepcopy(model.towers.embedder.state_dict())
         if stop:
             model.towers.own.forward_count, forward = 0, model.towers.own.forward
+
             def failing(*a):
                 model.towers.own.forward_count += 1
-                if model.towers.own.forward_count > stop: raise KeyboardInterrupt
+                if model.towers.own.forward_count > stop:
+                    raise KeyboardInterrupt
                 return forward(*a)
+
             model.towers.own.forward = failing
-            with pytest.raises(KeyboardInterrupt): fine_tune(run, model, store, edges, special, vectors, world["questions"], world["holders"], c)
+            with pytest.raises(KeyboardInterrupt):
+                fine_tune(
+                    run,
+                    model,
+                    store,
+                    edges,
+                    special,
+                    vectors,
+                    world["questions"],
+                    world["holders"],
+                    c,
+                )
             return
-        fine_tune(run, model, store, edges, special, vectors, world["questions"], world["holders"], c)
+        fine_tune(
+            run, model, store, edges, special, vectors, world["questions"], world["holders"], c
+        )
         assert all(torch.equal(v, before[k]) for k, v in model.towers.embedder.state_dict().items())
         return model.towers.own.state_dict()
 
@@ -283,10 +472,19 @@ def test_fine_tuning_goes_on_where_it_was_stopped(world, tmp_path):
 def mpnet(world):
     "A folder with a tiny MPNet, which numbers the same pieces in its own way."
     from transformers import MPNetConfig, MPNetModel, MPNetTokenizer
+
     names = world["tokenizer"].convert_ids_to_tokens(range(len(world["tokenizer"])))
     vocab = {n: i for i, n in enumerate(["<s>", "<pad>", "</s>", "<unk>", *names, "<mask>"])}
     torch.manual_seed(0)
-    config = MPNetConfig(vocab_size=len(vocab), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    config = MPNetConfig(
+        vocab_size=len(vocab),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     MPNetModel(config).save_pretrained(world["work"] / "mpnet")
     MPNetTokenizer(vocab=vocab, unk_token="[UNK]").save_pretrained(world["work"] / "mpnet")
     return world["work"] / "mpnet"
@@ -294,42 +492,85 @@ def mpnet(world):
 
 def test_reader_of_another_kind(world, mpnet, tmp_path):
     from transformers import MPNetModel
+
     tokenizer, store = world["tokenizer"], world["store"]
     body, pieces = load_body(mpnet, tokenizer)
-    special = [tokenizer.convert_tokens_to_ids(t) for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "in")]
+    special = [
+        tokenizer.convert_tokens_to_ids(t)
+        for t in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "in")
+    ]
     assert pieces[special].tolist() == [1, special[1] + 4, 0, 2, len(tokenizer) + 4, special[5] + 4]
     reader = Reader(body, width=5, dim=16, pieces=pieces).eval()
-    batch = pad([join(world["questions"][i]["x"], store, i, world["special"]).sequence for i in range(3)])
+    batch = pad(
+        [join(world["questions"][i]["x"], store, i, world["special"]).sequence for i in range(3)]
+    )
     with torch.no_grad():
-        scores, known = reader(batch), MPNetModel.from_pretrained(mpnet, attn_implementation="eager").eval()
-        hidden = known(input_ids=torch.as_tensor(pieces)[batch.ids], attention_mask=batch.mask).last_hidden_state
-        want = reader.head(torch.cat([hidden, shared(batch, reader.rarity).unsqueeze(-1)], -1))
+        scores, known = (
+            reader(batch),
+            MPNetModel.from_pretrained(mpnet, attn_implementation="eager").eval(),
+        )
+        hidden = known(
+            input_ids=torch.as_tensor(pieces)[batch.ids], attention_mask=batch.mask
+        ).last_hidden_state
+        want = reader.head(
+            torch.cat([hidden, lexical_overlap(batch, reader.rarity).unsqueeze(-1)], -1)
+        )
     real = batch.mask.bool()
-    assert torch.allclose(scores[real][:, 0], want[real][:, 0], atol=1e-5), "the matching words' vector is zero at the start"
+    assert torch.allclose(scores[real][:, 0], want[real][:, 0], atol=1e-5), (
+        "the matching words' vector is zero at the start"
+    )
     reader.save(tmp_path)
-    assert torch.equal(Reader.load(tmp_path).eval()(batch), scores) and not any("pooler" in k for k in reader.state_dict())
+    assert torch.equal(Reader.load(tmp_path).eval()(batch), scores) and not any(
+        "pooler" in k for k in reader.state_dict()
+    )
     assert load_body(mpnet, tokenizer, 1)[0].config.num_hidden_layers == 1
 
 
 def test_reader_of_other_pieces(world, mpnet, tmp_path):
     other = tiny_tokenizer(["quixotic zephyrs vex the bold"])
-    with pytest.raises(UserError, match="word pieces, such as"): load_body(mpnet, other)
-    with pytest.raises(UserError, match="cannot load weights"): load_body(tmp_path, world["tokenizer"])
+    with pytest.raises(UserError, match="word pieces, such as"):
+        load_body(mpnet, other)
+    with pytest.raises(UserError, match="cannot load weights"):
+        load_body(tmp_path, world["tokenizer"])
     (tmp_path / "reader.json").write_text(json.dumps({"bert": {}, "width": 5, "dim": 16}))
-    with pytest.raises(UserError, match="no readable reader.json"): Reader.load(tmp_path)
+    with pytest.raises(UserError, match="no readable reader.json"):
+        Reader.load(tmp_path)
 
 
 def test_a_step_has_as_many_pairs_alone_as_with_wrong_blocks(world, tmp_path, monkeypatch):
     seen, real = [], openqa.read_pairs
-    monkeypatch.setattr(openqa, "read_pairs", lambda reader, store, edges, special, questions, blocks, c: seen.append((questions, blocks)) or real(reader, store, edges, special, questions, blocks, c))
-    questions = [{**q, "set": "few" if i < 5 else "many"} for i, q in enumerate(world["questions"][:20])]
+    monkeypatch.setattr(
+        openqa,
+        "read_pairs",
+        lambda reader, store, edges, special, questions, blocks, c: (
+            seen.append((questions, blocks))
+            or real(reader, store, edges, special, questions, blocks, c)
+        ),
+    )
+    questions = [
+        {**q, "set": "few" if i < 5 else "many"} for i, q in enumerate(world["questions"][:20])
+    ]
     _, ids = Bm25(world["store"]).search(questions, 20)
     c = QaConfig(steps=10, alone=0.45, batch=6, wrong=2, width=5)
-    train_reader(Run(tmp_path, quiet=True), copy.deepcopy(world["reader"]), world["store"], world["edges"], world["special"], questions, ids, world["holders"][:20], c)
-    assert [(len(q), {len(b) for b in blocks}) for q, blocks in seen] == [(6, {1})] * 5 + [(2, {3})] * 5
+    train_reader(
+        Run(tmp_path, quiet=True),
+        copy.deepcopy(world["reader"]),
+        world["store"],
+        world["edges"],
+        world["special"],
+        questions,
+        ids,
+        world["holders"][:20],
+        c,
+    )
+    assert [(len(q), {len(b) for b in blocks}) for q, blocks in seen] == [(6, {1})] * 5 + [
+        (2, {3})
+    ] * 5
     usable = np.array([i for i, row in enumerate(ids) if np.isin(row, world["holders"][i]).any()])
     groups = [usable[usable < 5], usable[usable >= 5]]
-    assert [q["question"] for asked, _ in seen for q in asked] == [questions[nth(groups, n, c.seed)]["question"] for n in range(40)], "none is left out where the steps change"
+    assert [q["question"] for asked, _ in seen for q in asked] == [
+        questions[nth(groups, n, c.seed)]["question"] for n in range(40)
+    ], "none is left out where the steps change"
 
 
 def test_blocks_drawn():
@@ -347,29 +588,46 @@ def test_sets_of_questions_count_the_same_and_come_round():
     few, many = np.arange(3), np.arange(10, 20)
     drawn = [nth([few, many], n, 0) for n in range(60)]
     assert all(d < 3 for d in drawn[::2]) and all(d >= 10 for d in drawn[1::2])
-    assert all(sorted(drawn[::2][i : i + 3]) == [0, 1, 2] for i in range(0, 30, 3)) and all(sorted(drawn[1::2][i : i + 10]) == list(many) for i in range(0, 30, 10))
-    assert drawn != [nth([few, many], n, 1) for n in range(60)] and len({tuple(drawn[1::2][i : i + 10]) for i in range(0, 30, 10)}) == 3
+    assert all(sorted(drawn[::2][i : i + 3]) == [0, 1, 2] for i in range(0, 30, 3)) and all(
+        sorted(drawn[1::2][i : i + 10]) == list(many) for i in range(0, 30, 10)
+    )
+    assert (
+        drawn != [nth([few, many], n, 1) for n in range(60)]
+        and len({tuple(drawn[1::2][i : i + 10]) for i in range(0, 30, 10)}) == 3
+    )
 
 
 def test_blocks_of_two_searches_in_turns():
     a, b = np.array([[4, 2, 7], [1, 2, 3]]), np.array([[2, 5], [9, 1]])
-    assert experiments.in_turns(a, b).tolist() == [[4, 2, 5, 7, -1], [1, 9, 2, 3, -1]]
-    assert experiments.in_turns(a).tolist() == a.tolist()
+    assert experiments.interleave(a, b).tolist() == [[4, 2, 5, 7, -1], [1, 9, 2, 3, -1]]
+    assert experiments.interleave(a).tolist() == a.tolist()
 
 
 def test_further_retrievers_answer_more_questions():
-    found = lambda *rows: type("Found", (), {"search": lambda self, questions, k: (None, np.array(rows))})()
-    training = experiments.Training(["a", "b", "c"], [[7], [8], [9]], {}).with_blocks([found([7, 1], [2, 3], [4, 5])])
+    found = lambda *rows: type(
+        "Found", (), {"search": lambda self, questions, k: (None, np.array(rows))}
+    )()
+    training = experiments.Training(["a", "b", "c"], [[7], [8], [9]], {}).with_blocks(
+        [found([7, 1], [2, 3], [4, 5])]
+    )
     training.aside = training.usable
     more = training.with_blocks([found([1, 7], [8, 2], [6, 6])])
-    assert training.usable.tolist() == [0] and more.usable.tolist() == [0, 1] and more.aside.tolist() == [0] and len(more.found) == 2
+    assert (
+        training.usable.tolist() == [0]
+        and more.usable.tolist() == [0, 1]
+        and more.aside.tolist() == [0]
+        and len(more.found) == 2
+    )
     assert more.ids.tolist() == [[7, 1, -1, -1], [2, 8, 3, -1], [4, 6, 5, -1]]
 
 
 def test_a_reader_in_bfloat16_scores_nearly_the_same(world):
-    pairs = [join(world["questions"][0]["x"], world["store"], b, world["special"]) for b in range(3)]
+    pairs = [
+        join(world["questions"][0]["x"], world["store"], b, world["special"]) for b in range(3)
+    ]
     batch, reader = pad([p.sequence for p in pairs]), world["reader"].eval()
-    with torch.no_grad(): exact, rough = reader(batch), reader(batch, "bf16")
+    with torch.no_grad():
+        exact, rough = reader(batch), reader(batch, "bf16")
     assert rough.dtype == torch.float32 and not torch.equal(exact, rough)
     assert (exact - rough).abs().max() < 0.1 * exact.std()
 
@@ -381,10 +639,15 @@ def test_best_answers_sum_over_spans_of_one_form(world):
     mask = span_mask([pair], world["edges"], 5)[0].numpy()
     (i, w), *_ = np.argwhere(right_spans(store, b, pair, ["Warsaw"], mask))
     a = i - pair.body
-    made = [Reading(math.log(4), [(0.0, a, a + w)]), Reading(math.log(4), [(0.0, a, a + w), (math.log(0.5), 0, 0)])]
+    made = [
+        Reading(math.log(4), [(0.0, a, a + w)]),
+        Reading(math.log(4), [(0.0, a, a + w), (math.log(0.5), 0, 0)]),
+    ]
     best, other = best_answers(store, [b, b], made, [0.0, math.log(3)])
     # mass of all spans: 4 + 3 · 4 = 16; Warsaw 1 + 3, the other 3 / 2
-    assert best.text == "Warsaw" and math.isclose(best.p, 4 / 16) and math.isclose(other.p, 1.5 / 16)
+    assert (
+        best.text == "Warsaw" and math.isclose(best.p, 4 / 16) and math.isclose(other.p, 1.5 / 16)
+    )
     assert best_answers(store, [b], [Reading(-1e9, [])]) == []
 
 
@@ -393,29 +656,54 @@ def test_weight_makes_right_answers_probable(world, tmp_path):
     b = next(b for b in range(len(store)) if "Warsaw" in store.text(b))
     other = next(c for c in range(len(store)) if "Warsaw" not in store.text(c))
     pair = join(world["questions"][0]["x"], store, b, world["special"])
-    (i, w), *_ = np.argwhere(right_spans(store, b, pair, ["Warsaw"], span_mask([pair], world["edges"], 5)[0].numpy()))
-    spans = {b: Reading(0.0, [(0.0, i - pair.body, i - pair.body + w)]), other: Reading(0.0, [(0.0, 0, 0)])}
+    (i, w), *_ = np.argwhere(
+        right_spans(store, b, pair, ["Warsaw"], span_mask([pair], world["edges"], 5)[0].numpy())
+    )
+    spans = {
+        b: Reading(0.0, [(0.0, i - pair.body, i - pair.body + w)]),
+        other: Reading(0.0, [(0.0, 0, 0)]),
+    }
     readings = lambda questions, ids, bar: [[spans[c] for c in row] for row in ids.tolist()]
-    lab = types.SimpleNamespace(config=experiments.Table1Config(), store=store, run=Run(tmp_path, quiet=True))
-    training = experiments.Training([{"answers": ["Warsaw"], "set": "mini"}], [[b]], {"mini": 0}, aside=np.array([0]))
-    weight = lambda *ids: experiments.choose_weight(lab, training, types.SimpleNamespace(search=lambda questions, k: (np.array([[1.0, 0.0]]), np.array([ids]))), readings)
+    lab = types.SimpleNamespace(
+        config=experiments.Table1Config(), store=store, run=Run(tmp_path, quiet=True)
+    )
+    training = experiments.Training(
+        [{"answers": ["Warsaw"], "set": "mini"}], [[b]], {"mini": 0}, aside=np.array([0])
+    )
+    weight = lambda *ids: experiments.choose_weight(
+        lab,
+        training,
+        types.SimpleNamespace(
+            search=lambda questions, k: (np.array([[1.0, 0.0]]), np.array([ids]))
+        ),
+        readings,
+    )
     assert weight(b, other) == experiments.WEIGHTS[-1] / 0.5 and weight(other, b) == 0.0
-    assert "log p of the right answer -0.000: mini 1 of 1 right" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+    assert "log p of the right answer -0.000: mini 1 of 1 right" in (
+        tmp_path / "log.txt"
+    ).read_text(encoding="utf-8")
     assert experiments.likelihood([], ["Warsaw"]) == math.log(experiments.FLOOR)
 
 
 def test_readings_are_made_once_and_kept(world, tmp_path):
     args = world["reader"], world["store"], world["edges"], world["special"]
-    c, questions, ids = QaConfig(width=5), world["questions"][:3], np.array([[0, 1], [1, 2], [2, -1]])
+    c, questions, ids = (
+        QaConfig(width=5),
+        world["questions"][:3],
+        np.array([[0, 1], [1, 2], [2, -1]]),
+    )
     readings = Readings(*args, c, tmp_path / "r.jsonl")
     first = readings(questions, ids)
     assert [len(r) for r in first] == [2, 2, 1] and len(readings.known) == 5
-    with open(tmp_path / "r.jsonl", "a") as f: f.write('["cut of')
+    with open(tmp_path / "r.jsonl", "a") as f:
+        f.write('["cut of')
     again = Readings(*args, c, tmp_path / "r.jsonl")
     assert len(again.known) == 5
-    again.args = None                                                        # nothing is left to read
+    again.args = None  # nothing is left to read
     for x, y in zip(sum(first, []), sum(again(questions, ids), [])):
-        assert math.isclose(x.log_z, y.log_z, abs_tol=1e-3) and [s[1:] for s in x.spans] == [s[1:] for s in y.spans]
+        assert math.isclose(x.log_z, y.log_z, abs_tol=1e-3) and [s[1:] for s in x.spans] == [
+            s[1:] for s in y.spans
+        ]
 
 
 def test_retrievers_agree_with_a_sort(world):
@@ -423,7 +711,8 @@ def test_retrievers_agree_with_a_sort(world):
     vectors = embed_store(world["towers"].embedder, store, special, bar=False)
     dense = Dense(world["towers"].embedder, vectors, special, 0.5)
     scores, ids = dense.search(world["questions"][:9], 4)
-    with torch.no_grad(): products = 0.5 * dense.embed(world["questions"][:9]).numpy() @ vectors.T
+    with torch.no_grad():
+        products = 0.5 * dense.embed(world["questions"][:9]).numpy() @ vectors.T
     assert np.allclose(scores, -np.sort(-products, 1)[:, :4], atol=1e-4)
     _, ids = Bm25(store).search(world["questions"], 5)
     assert np.mean([np.isin(row, h).any() for row, h in zip(ids, world["holders"])]) > 0.8
@@ -431,17 +720,50 @@ def test_retrievers_agree_with_a_sort(world):
 
 # ---- the commands
 
+
 @pytest.fixture(scope="module")
 def table(world):
     "A table over the small encyclopedia, made by the command; its towers are untrained."
-    from realm_nb.core import write_json
+    from realm_nb.core.files import write_json
+
     run = world["work"] / "towers"
     for stage in ("ict", "pretrain"):
         (run / "checkpoints" / stage / "step_1").mkdir(parents=True)
         world["towers"].save(run / "checkpoints" / stage / "step_1")
     write_json(run / "config.json", {"model": {"scaled": True}})
-    flags = ["table1", "--run", str(world["work"] / "table"), "--towers", str(run), "--base", str(world["work"] / "base"), "--start", "base", "--corpus", "mini", "--block_limit", "64",
-             "--train", "mini", "--tests", "mini", "--validation", "10", "--qa.cloze_steps", "2", "--qa.steps", "3", "--qa.batch", "4", "--qa.tune_steps", "2", "--qa.tune_batch", "4", "--qa.search", "50"]
+    flags = [
+        "table1",
+        "--run",
+        str(world["work"] / "table"),
+        "--towers",
+        str(run),
+        "--base",
+        str(world["work"] / "base"),
+        "--start",
+        "base",
+        "--corpus",
+        "mini",
+        "--block_limit",
+        "64",
+        "--train",
+        "mini",
+        "--tests",
+        "mini",
+        "--validation",
+        "10",
+        "--qa.cloze_steps",
+        "2",
+        "--qa.steps",
+        "3",
+        "--qa.batch",
+        "4",
+        "--qa.tune_steps",
+        "2",
+        "--qa.tune_batch",
+        "4",
+        "--qa.search",
+        "50",
+    ]
     assert experiments.main(flags) == 0
     return world["work"] / "table", flags
 
@@ -449,14 +771,26 @@ def table(world):
 def test_table_has_every_row(table, capsys):
     folder, flags = table
     text = (folder / "table1.md").read_text(encoding="utf-8")
-    for name in experiments.ROWS.values(): assert f"| {name} |" in text
-    assert "462 blocks" in text and "The reader, over all rows: right " in text and "REALM, X = CC-News | 40.4 | 40.7 | 42.9" in text and "minutes of processor time" in text
+    for name in experiments.ROWS.values():
+        assert f"| {name} |" in text
+    assert (
+        "462 blocks" in text
+        and "The reader, over all rows: right " in text
+        and "REALM, X = CC-News | 40.4 | 40.7 | 42.9" in text
+        and "minutes of processor time" in text
+    )
     assert len(list(folder.glob("answers-*-mini.jsonl"))) == 5
     for path in folder.glob("answers-*-mini.jsonl"):
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        assert len(rows) == len(load_questions("mini")) and all(r["right"] == exact_match(r["prediction"], r["answers"]) for r in rows if "prediction" in r)
+        assert len(rows) == len(load_questions("mini")) and all(
+            r["right"] == exact_match(r["prediction"], r["answers"])
+            for r in rows
+            if "prediction" in r
+        )
     assert "one of 4 retrievers" in (folder / "log.txt").read_text(encoding="utf-8")
-    assert experiments.main(flags) == 0 and capsys.readouterr().out.strip() == text.strip()          # nothing is made twice
+    assert (
+        experiments.main(flags) == 0 and capsys.readouterr().out.strip() == text.strip()
+    )  # nothing is made twice
 
 
 def test_table_without_ict(table, capsys):
@@ -467,36 +801,104 @@ def test_table_without_ict(table, capsys):
     assert experiments.main([*mine, "--towers", str(run), "--rows", "orqa"]) == 2
     assert "no checkpoint of ict" in capsys.readouterr().err
     assert experiments.main([*mine, "--towers", str(run), "--rows", "bm25,realm"]) == 0
-    assert "one of 3 retrievers" in (folder.parent / "no-ict-table/log.txt").read_text(encoding="utf-8")
+    assert "one of 3 retrievers" in (folder.parent / "no-ict-table/log.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_table_with_another_reader(table, mpnet, capsys):
     folder, flags = table
     two = folder.parent / "two.jsonl"
     two.write_text("".join(json.dumps(q) + "\n" for q in load_questions("mini")[:2]))
-    assert experiments.main([*flags, "--run", str(folder.parent / "other"), "--start", str(mpnet), "--rows", "bm25", "--first", "20", "--tests", f"mini,{two}"]) == 0
-    text, found = capsys.readouterr().out, json.loads(next((folder.parent / "other/stages").glob("row-bm25-*.json")).read_text())["figures"]
-    assert "**mini**, 20 questions" in text and "**all**, 22 questions" in text and found["all"]["answerable"] == found["mini"]["answerable"] + found[str(two)]["answerable"]
-    assert Reader.load(folder.parent / "other/checkpoints/reader/step_3").body.config.model_type == "mpnet"
-    assert ask.main(["In which city was Marie Curie born?", "--run", str(folder.parent / "other")]) == 0
+    assert (
+        experiments.main(
+            [
+                *flags,
+                "--run",
+                str(folder.parent / "other"),
+                "--start",
+                str(mpnet),
+                "--rows",
+                "bm25",
+                "--first",
+                "20",
+                "--tests",
+                f"mini,{two}",
+            ]
+        )
+        == 0
+    )
+    text, found = (
+        capsys.readouterr().out,
+        json.loads(next((folder.parent / "other/stages").glob("row-bm25-*.json")).read_text())[
+            "figures"
+        ],
+    )
+    assert (
+        "**mini**, 20 questions" in text
+        and "**all**, 22 questions" in text
+        and found["all"]["answerable"]
+        == found["mini"]["answerable"] + found[str(two)]["answerable"]
+    )
+    assert (
+        Reader.load(folder.parent / "other/checkpoints/reader/step_3").body.config.model_type
+        == "mpnet"
+    )
+    assert (
+        ask.main(["In which city was Marie Curie born?", "--run", str(folder.parent / "other")])
+        == 0
+    )
 
 
 def test_ask_marks_its_evidence(table, tmp_path, capsys):
     folder, _ = table
     for retriever in ("bm25", "dense"):
-        assert ask.main(["In which city was Marie Curie born?", "--run", str(folder), "--retriever", retriever, "--top", "1"]) == 0
+        assert (
+            ask.main(
+                [
+                    "In which city was Marie Curie born?",
+                    "--run",
+                    str(folder),
+                    "--retriever",
+                    retriever,
+                    "--top",
+                    "1",
+                ]
+            )
+            == 0
+        )
         answer, evidence = capsys.readouterr().out.strip().split("\n")
         text, p = answer.rsplit("  (", 1)
         assert f"[[{text}]]" in evidence and 0 < float(p.rstrip("%)")) <= 100
     mine = tmp_path / "mine.jsonl"
-    mine.write_text(json.dumps({"title": "Harbour", "text": "The old harbour of Port Elm was rebuilt in 1911 by the engineer Ida Quill."}) + "\n")
+    mine.write_text(
+        json.dumps(
+            {
+                "title": "Harbour",
+                "text": "The old harbour of Port Elm was rebuilt in 1911 by the engineer Ida Quill.",
+            }
+        )
+        + "\n"
+    )
     assert ask.main(["who rebuilt the harbour", "--run", str(folder), "--corpus", str(mine)]) == 0
     assert "Harbour: " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("flags, says", [
-    (["--rows", "bm52"], "bm25"), (["--qa.steps", "many"], "whole number"), (["--qa.stpes", "1"], "qa.steps"), (["--read", "some"], "answerable or all"), (["--tests", "nowhere"], "nowhere"),
-    (["--base", "nowhere"], "nowhere"), (["--start", "nowhere"], "unknown base weights 'nowhere'"), (["--towers", "nowhere", "--run", "{new}"], "run folder"), (["--corpus", "nowhere"], "nowhere"), (["--block_limit", "48"], "block_limit")])
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (["--rows", "bm52"], "bm25"),
+        (["--qa.steps", "many"], "whole number"),
+        (["--qa.stpes", "1"], "qa.steps"),
+        (["--read", "some"], "answerable or all"),
+        (["--tests", "nowhere"], "nowhere"),
+        (["--base", "nowhere"], "nowhere"),
+        (["--start", "nowhere"], "unknown base weights 'nowhere'"),
+        (["--towers", "nowhere", "--run", "{new}"], "run folder"),
+        (["--corpus", "nowhere"], "nowhere"),
+        (["--block_limit", "48"], "block_limit"),
+    ],
+)
 def test_bad_input_of_experiments(table, capsys, flags, says):
     folder, good = table
     assert experiments.main([*good, *(f.format(new=folder.parent / "new") for f in flags)]) == 2
@@ -504,7 +906,14 @@ def test_bad_input_of_experiments(table, capsys, flags, says):
     assert error.startswith("error: ") and "\n" not in error and says in error
 
 
-@pytest.mark.parametrize("flags, says", [(["", "--run", "{run}"], "empty"), (["who?", "--run", "nowhere"], "experiments"), (["who?", "--run", "{run}", "--corpus", "nowhere"], "nowhere")])
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (["", "--run", "{run}"], "empty"),
+        (["who?", "--run", "nowhere"], "table1"),
+        (["who?", "--run", "{run}", "--corpus", "nowhere"], "nowhere"),
+    ],
+)
 def test_bad_input_of_ask(table, capsys, flags, says):
     assert ask.main([f.format(run=table[0]) for f in flags]) == 2
     error = capsys.readouterr().err.strip()

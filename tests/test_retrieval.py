@@ -1,44 +1,91 @@
 "Search against sorting in every back end, exclusion, the null document, files, and the explorer."
+
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from realm_nb.core import UserError
-from realm_nb.retrieval import (MISSING, ExactIndex, FaissIndex, draw_found, document_sequence, embed_candidates, embed_store, explore, load_index, log_p_z, overfetch,
-                                padding_waste, plane, recall, save_index, with_null, without)
+from realm_nb.core.errors import UserError
+from realm_nb.retrieval import (
+    MISSING,
+    ExactIndex,
+    FaissIndex,
+    document_sequence,
+    draw_found,
+    embed_candidates,
+    embed_store,
+    explore,
+    load_index,
+    log_p_z,
+    overfetch,
+    padding_waste,
+    plane,
+    recall,
+    save_index,
+    top_k_valid,
+    with_null,
+)
 
-BACK_ENDS = {"Flat": "", "SQfp16": "", "IVF8,Flat": "nprobe=1", "HNSW8": "", "PQ4x4": "", "IVF8,SQfp16": "nprobe=2"}
+BACK_ENDS = {
+    "Flat": "",
+    "SQfp16": "",
+    "IVF8,Flat": "nprobe=1",
+    "HNSW8": "",
+    "PQ4x4": "",
+    "IVF8,SQfp16": "nprobe=2",
+}
 
 
 def clustered(n=600, dim=16, seed=0):
     g = np.random.default_rng(seed)
-    return (g.standard_normal((12, dim))[g.integers(12, size=n)] * 2 + g.standard_normal((n, dim))).astype(np.float32)
+    return (
+        g.standard_normal((12, dim))[g.integers(12, size=n)] * 2 + g.standard_normal((n, dim))
+    ).astype(np.float32)
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 10), st.integers(0, 6), st.integers(1, 50), st.integers(0, 10**6))
+@given(
+    st.integers(1, 40),
+    st.integers(1, 8),
+    st.integers(1, 10),
+    st.integers(0, 6),
+    st.integers(1, 50),
+    st.integers(0, 10**6),
+)
 def test_search_equals_sorting_and_never_returns_the_excluded(n, queries, k, banned, chunk, seed):
     g = np.random.default_rng(seed)
-    z, x = g.standard_normal((n, 8), dtype=np.float32), g.standard_normal((queries, 8), dtype=np.float32)
+    z, x = (
+        g.standard_normal((n, 8), dtype=np.float32),
+        g.standard_normal((queries, 8), dtype=np.float32),
+    )
     exclude = [g.choice(n, min(g.integers(banned + 1), n), replace=False) for _ in range(queries)]
     for index in (ExactIndex(z), ExactIndex(z, chunk=chunk), FaissIndex(z)):
         scores, ids = index.search(x, k, exclude)
-        assert scores.shape == ids.shape == (queries, k) and scores.dtype == np.float32 and ids.dtype == np.int64
+        assert (
+            scores.shape == ids.shape == (queries, k)
+            and scores.dtype == np.float32
+            and ids.dtype == np.int64
+        )
         for q in range(queries):
             want = [i for i in np.argsort(-(z @ x[q]), kind="stable") if i not in exclude[q]][:k]
             assert ids[q, : len(want)].tolist() == want
-            assert (ids[q, len(want):] == MISSING).all() and np.isneginf(scores[q, len(want):]).all()
+            assert (ids[q, len(want) :] == MISSING).all() and np.isneginf(
+                scores[q, len(want) :]
+            ).all()
             assert np.allclose(scores[q, : len(want)], z[want] @ x[q], atol=1e-4)
 
 
 def test_flat_and_exact_agree_to_the_bit_where_scores_differ():
     g = np.random.default_rng(0)
-    z, x = g.integers(-9, 10, (3000, 32)).astype(np.float32), g.integers(-9, 10, (64, 32)).astype(np.float32)
+    z, x = (
+        g.integers(-9, 10, (3000, 32)).astype(np.float32),
+        g.integers(-9, 10, (64, 32)).astype(np.float32),
+    )
     (s, i), (t, j) = ExactIndex(z, chunk=777).search(x, 9), FaissIndex(z).search(x, 9)
     assert (s == t).all()
     alone = ((s[:, :, None] == s[:, None, :]).sum(2) == 1)[:, :8]
@@ -49,25 +96,38 @@ def test_flat_and_exact_agree_to_the_bit_where_scores_differ():
 def test_any_dtype_is_scored_in_float32(dtype):
     z, x = torch.from_numpy(clustered(300)), clustered(5, seed=1)
     stored = z.to(dtype).double().numpy()
-    with torch.autocast("cpu", torch.bfloat16): scores, ids = ExactIndex(z, dtype=dtype, chunk=64).search(x, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores, ids = ExactIndex(z, dtype=dtype, chunk=64).search(x, 8)
     want = np.argsort(-(x.astype(np.float64) @ stored.T), axis=1)[:, :8]
     assert (ids == want).mean() > 0.9 and scores.dtype == np.float32
-    assert np.allclose(scores, np.take_along_axis(x.astype(np.float64) @ stored.T, ids, 1), rtol=1e-5, atol=1e-4)
+    assert np.allclose(
+        scores, np.take_along_axis(x.astype(np.float64) @ stored.T, ids, 1), rtol=1e-5, atol=1e-4
+    )
     faiss_ids = FaissIndex(z.to(dtype)).search(x, 8)[1]
     assert (faiss_ids == ids).mean() > 0.9
 
 
 def test_the_matrix_of_scores_is_bounded():
     "No tensor of a search is larger than 1024 x (chunk + what is kept), whatever N and B."
+
     class Largest(TorchDispatchMode):
         n = 0
+
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             out = func(*args, **(kwargs or {}))
             for t in out if isinstance(out, (tuple, list)) else (out,):
-                if isinstance(t, torch.Tensor) and t.data_ptr() != index.embeddings.data_ptr(): self.n = max(self.n, t.numel())
+                if isinstance(t, torch.Tensor) and t.data_ptr() != index.embeddings.data_ptr():
+                    self.n = max(self.n, t.numel())
             return out
-    index, x = ExactIndex(np.random.default_rng(0).standard_normal((4000, 4), dtype=np.float32), chunk=100), np.random.default_rng(1).standard_normal((1500, 4), dtype=np.float32)
-    with Largest() as seen: _, ids = index.search(x, 5, [[0]] * 1500)
+
+    index, x = (
+        ExactIndex(
+            np.random.default_rng(0).standard_normal((4000, 4), dtype=np.float32), chunk=100
+        ),
+        np.random.default_rng(1).standard_normal((1500, 4), dtype=np.float32),
+    )
+    with Largest() as seen:
+        _, ids = index.search(x, 5, [[0]] * 1500)
     assert seen.n <= 1024 * (100 + 6)
     assert (ids[1030] == index.search(x[1030:1031], 5, [[0]])[1][0]).all()
 
@@ -76,10 +136,15 @@ def test_the_matrix_of_scores_is_bounded():
 @pytest.mark.gpu
 def test_gpu_finds_what_the_cpu_finds():
     z, x = clustered(5000, 64), clustered(20, 64, seed=1)
-    for dtype in (torch.float32, torch.float16): assert (ExactIndex(z, "cuda", dtype).search(x, 8, [[0]] * 20)[1] == ExactIndex(z, dtype=dtype).search(x, 8, [[0]] * 20)[1]).mean() > 0.99
+    for dtype in (torch.float32, torch.float16):
+        assert (
+            ExactIndex(z, "cuda", dtype).search(x, 8, [[0]] * 20)[1]
+            == ExactIndex(z, dtype=dtype).search(x, 8, [[0]] * 20)[1]
+        ).mean() > 0.99
 
 
 # ---- exclusion
+
 
 @pytest.mark.parametrize("factory", BACK_ENDS)
 @settings(deadline=None, max_examples=8)
@@ -89,16 +154,29 @@ def test_no_back_end_returns_the_excluded(factory, k, banned, seed):
     index = indices().setdefault(factory, None) or FaissIndex(z, factory, BACK_ENDS[factory])
     indices()[factory] = index
     x = z[np.random.default_rng(seed).integers(len(z), size=6)]
-    best = ExactIndex(z).search(x, max(1, banned))[1][:, :banned]           # the hardest case: exactly the best are excluded
+    best = ExactIndex(z).search(x, max(1, banned))[1][
+        :, :banned
+    ]  # the hardest case: exactly the best are excluded
     scores, ids = index.search(x, k, best)
     for row, s, no in zip(ids, scores, best):
         there = row != MISSING
-        assert not set(row[there]) & set(no) and len(set(row[there])) == there.sum() and (row[there] < len(z)).all() and (row >= MISSING).all()
-        assert np.isfinite(s[there]).all() and np.isneginf(s[~there]).all() and (np.diff(there.astype(int)) <= 0).all()
-    if factory in ("Flat", "SQfp16"): assert (ids != MISSING).all()
+        assert (
+            not set(row[there]) & set(no)
+            and len(set(row[there])) == there.sum()
+            and (row[there] < len(z)).all()
+            and (row >= MISSING).all()
+        )
+        assert (
+            np.isfinite(s[there]).all()
+            and np.isneginf(s[~there]).all()
+            and (np.diff(there.astype(int)) <= 0).all()
+        )
+    if factory in ("Flat", "SQfp16"):
+        assert (ids != MISSING).all()
 
 
-def indices(made={}): return made
+def indices(made={}):
+    return made
 
 
 def test_an_index_that_runs_dry_ends_in_missing():
@@ -106,7 +184,11 @@ def test_an_index_that_runs_dry_ends_in_missing():
     raw = index.index.search(clustered()[:4], 400)[1]
     assert (raw == -1).any(), "this index does answer -1"
     scores, ids = index.search(clustered()[:4], 400, [[0], [1], [2], [3]])
-    assert ((ids == MISSING) == np.isneginf(scores)).all() and (ids == MISSING).any() and all(i not in row for i, row in enumerate(ids))
+    assert (
+        ((ids == MISSING) == np.isneginf(scores)).all()
+        and (ids == MISSING).any()
+        and all(i not in row for i, row in enumerate(ids))
+    )
 
 
 def test_exclusion_costs_no_candidates():
@@ -114,45 +196,78 @@ def test_exclusion_costs_no_candidates():
     for index in (ExactIndex(z), FaissIndex(z)):
         _, ids = index.search(z[:1] + 0.1, 5, [[0]])
         assert sorted(ids[0]) == [1, 2, 3, 4, 5]
-        _, ids = index.search(z[:2] + 0.1, 3, [[0], [0, 1, 2]])                 # the longest list decides how many are asked for
+        _, ids = index.search(
+            z[:2] + 0.1, 3, [[0], [0, 1, 2]]
+        )  # the longest list decides how many are asked for
         assert sorted(ids[1]) == [3, 4, 5] and len(set(ids[0]) - {0, MISSING}) == 3
 
 
 def test_without():
     scores, ids = np.array([[5.0, 4, 3, 2, 1]]), np.array([[7, MISSING, 7, 3, 9]])
-    for exclude, want in ((None, [7, 3, 9]), ([set()], [7, 3, 9]), ([{7}], [3, 9, MISSING]), ([[3, 9]], [7, MISSING, MISSING]), ([np.array([MISSING])], [7, 3, 9])):
-        s, i = without(scores, ids, 3, exclude)
-        assert i.tolist() == [want] and [dict(zip([7, 3, 9], [5.0, 2.0, 1.0])).get(j, -np.inf) for j in want] == s[0].tolist()
-    assert without(scores, ids, 1)[1].tolist() == [[7]] and without(scores, ids, 7)[1].shape == (1, 7)
-    two = without(np.array([[2.0, 1], [2, 1]]), np.array([[0, 1], [0, 1]]), 2, [[0], [1]])
+    for exclude, want in (
+        (None, [7, 3, 9]),
+        ([set()], [7, 3, 9]),
+        ([{7}], [3, 9, MISSING]),
+        ([[3, 9]], [7, MISSING, MISSING]),
+        ([np.array([MISSING])], [7, 3, 9]),
+    ):
+        s, i = top_k_valid(scores, ids, 3, exclude)
+        assert (
+            i.tolist() == [want]
+            and [dict(zip([7, 3, 9], [5.0, 2.0, 1.0])).get(j, -np.inf) for j in want]
+            == s[0].tolist()
+        )
+    assert top_k_valid(scores, ids, 1)[1].tolist() == [[7]] and top_k_valid(scores, ids, 7)[
+        1
+    ].shape == (1, 7)
+    two = top_k_valid(np.array([[2.0, 1], [2, 1]]), np.array([[0, 1], [0, 1]]), 2, [[0], [1]])
     assert two[1].tolist() == [[1, MISSING], [0, MISSING]]
 
 
 def test_overfetch():
-    assert overfetch(4, 100) == overfetch(4, 100, None) == overfetch(4, 100, [[], []]) == overfetch(4, 100, []) == 4
+    assert (
+        overfetch(4, 100)
+        == overfetch(4, 100, None)
+        == overfetch(4, 100, [[], []])
+        == overfetch(4, 100, [])
+        == 4
+    )
     assert overfetch(4, 100, [[1], [1, 2, 3], []]) == 7 and overfetch(4, 5, [[1, 2, 3]]) == 5
 
 
 def test_nothing_to_search():
-    for index in (ExactIndex(np.zeros((0, 4), np.float32)), FaissIndex(np.zeros((0, 4), np.float32))):
+    for index in (
+        ExactIndex(np.zeros((0, 4), np.float32)),
+        FaissIndex(np.zeros((0, 4), np.float32)),
+    ):
         scores, ids = index.search(np.ones((2, 4), np.float32), 3, [[0], []])
         assert (ids == MISSING).all() and ids.shape == (2, 3) and np.isneginf(scores).all()
-    assert ExactIndex(np.ones((3, 4), np.float32)).search(np.ones((2, 4), np.float32), 0)[1].shape == (2, 0)
+    assert ExactIndex(np.ones((3, 4), np.float32)).search(np.ones((2, 4), np.float32), 0)[
+        1
+    ].shape == (2, 0)
 
 
 def test_recall():
-    assert recall(np.array([[1, 2, 3]]), np.array([[3, 4, MISSING]])) == 0.5 and recall(np.array([[1], [MISSING]]), np.array([[1], [MISSING]])) == 1.0
+    assert (
+        recall(np.array([[1, 2, 3]]), np.array([[3, 4, MISSING]])) == 0.5
+        and recall(np.array([[1], [MISSING]]), np.array([[1], [MISSING]])) == 1.0
+    )
 
 
 # ---- files
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_exact_index_is_mapped_from_its_file(tmp_path, dtype):
     z, x = clustered(), clustered(5, seed=2)
     save_index(ExactIndex(z, dtype=dtype), tmp_path / "index")
     again = load_index(tmp_path / "index")
-    assert again.embeddings.dtype == dtype and str(tmp_path / "index") in Path("/proc/self/maps").read_text()
-    for a, b in zip(again.search(x, 5), ExactIndex(z, dtype=dtype).search(x, 5)): assert (a == b).all()
+    assert (
+        again.embeddings.dtype == dtype
+        and str(tmp_path / "index") in Path("/proc/self/maps").read_text()
+    )
+    for a, b in zip(again.search(x, 5), ExactIndex(z, dtype=dtype).search(x, 5)):
+        assert (a == b).all()
     assert (tmp_path / "index" / "embeddings.npy").stat().st_size <= z.size * dtype.itemsize + 256
 
 
@@ -162,32 +277,48 @@ def test_faiss_index_is_mapped_from_its_file(tmp_path, factory):
     index = FaissIndex(z, factory, BACK_ENDS[factory])
     save_index(index, tmp_path / "index")
     again = load_index(tmp_path / "index")
-    if "nprobe" in BACK_ENDS[factory]: again.set(BACK_ENDS[factory])
+    if "nprobe" in BACK_ENDS[factory]:
+        again.set(BACK_ENDS[factory])
     assert len(again) == 600 and (again.search(x, 5)[1] == index.search(x, 5)[1]).all()
 
 
 @pytest.mark.parametrize("kind", ["exact", "faiss"])
 def test_damaged_index_is_one_clear_line(tmp_path, kind):
     folder = tmp_path / "index"
-    def make(): save_index(ExactIndex(clustered()) if kind == "exact" else FaissIndex(clustered()), folder)
+
+    def make():
+        save_index(ExactIndex(clustered()) if kind == "exact" else FaissIndex(clustered()), folder)
+
     make()
     big = max(folder.iterdir(), key=lambda p: p.stat().st_size)
     big.write_bytes(big.read_bytes()[:1000])
-    with pytest.raises(UserError, match="holds no whole index"): load_index(folder)
-    make(); (folder / "index.json").write_text("{")
-    with pytest.raises(UserError, match="holds no whole index"): load_index(folder)
-    make(); (folder / "index.json").write_text(json.dumps({**json.loads((folder / "index.json").read_text()), "count": 7}))
-    with pytest.raises(UserError, match="it holds 600 blocks, not 7"): load_index(folder)
-    with pytest.raises(UserError, match="holds no whole index"): load_index(tmp_path / "nothing")
+    with pytest.raises(UserError, match="holds no whole index"):
+        load_index(folder)
+    make()
+    (folder / "index.json").write_text("{")
+    with pytest.raises(UserError, match="holds no whole index"):
+        load_index(folder)
+    make()
+    (folder / "index.json").write_text(
+        json.dumps({**json.loads((folder / "index.json").read_text()), "count": 7})
+    )
+    with pytest.raises(UserError, match="it holds 600 blocks, not 7"):
+        load_index(folder)
+    with pytest.raises(UserError, match="holds no whole index"):
+        load_index(tmp_path / "nothing")
 
 
 def test_wrong_settings_are_one_clear_line():
-    with pytest.raises(UserError, match="FAISS does not know the index 'Flta'; did you mean Flat"): FaissIndex(np.eye(4, dtype=np.float32), "Flta")
-    with pytest.raises(UserError, match="nprob=3"): FaissIndex(np.eye(4, dtype=np.float32), "Flat", "nprob=3")
-    with pytest.raises(UserError, match="4 blocks are too few for the index 'IVF64,Flat'"): FaissIndex(np.eye(4, dtype=np.float32), "IVF64,Flat")
+    with pytest.raises(UserError, match="FAISS does not know the index 'Flta'; did you mean Flat"):
+        FaissIndex(np.eye(4, dtype=np.float32), "Flta")
+    with pytest.raises(UserError, match="nprob=3"):
+        FaissIndex(np.eye(4, dtype=np.float32), "Flat", "nprob=3")
+    with pytest.raises(UserError, match="4 blocks are too few for the index 'IVF64,Flat'"):
+        FaissIndex(np.eye(4, dtype=np.float32), "IVF64,Flat")
 
 
 # ---- p(z|x)
+
 
 def test_the_null_document_comes_first_and_shares_the_probability():
     ids = with_null(np.array([[4, 2]]))
@@ -200,7 +331,11 @@ def test_missing_candidates_have_no_probability_and_no_gradient():
     x, z = torch.randn(2, 4, requires_grad=True), torch.randn(2, 3, 4, requires_grad=True)
     there = torch.tensor([[True, False, True], [True, False, False]])
     p = log_p_z(x, z, there)
-    assert (p.exp()[~there] == 0).all() and torch.allclose(p.exp().sum(1), torch.ones(2)) and p[1, 0] == 0
+    assert (
+        (p.exp()[~there] == 0).all()
+        and torch.allclose(p.exp().sum(1), torch.ones(2))
+        and p[1, 0] == 0
+    )
     assert torch.allclose(p[0, [0, 2]], (x[:1] @ z[0, [0, 2]].T).log_softmax(-1)[0])
     p[there].sum().backward()
     assert (z.grad[~there] == 0).all() and x.grad.isfinite().all()
@@ -208,15 +343,31 @@ def test_missing_candidates_have_no_probability_and_no_gradient():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    from realm_nb.corpus import build_store, read_jsonl, tiny_tokenizer
-    from realm_nb.towers import Embedder, Special
     from transformers import BertConfig, BertModel
+
+    from realm_nb.store import build_store
+    from realm_nb.text.documents import read_jsonl
+    from realm_nb.text.tokenizer import tiny_tokenizer
+    from realm_nb.towers import Embedder, SpecialTokens
+
     documents = list(read_jsonl(Path(__file__).parents[1] / "data/mini/documents.jsonl"))[:12]
     tokenizer = tiny_tokenizer([d.text for d in documents])
     store = build_store(documents, tokenizer, tmp_path_factory.mktemp("store") / "store", limit=64)
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, attn_implementation="eager")
-    return store, tokenizer, Special.of(tokenizer), Embedder(BertModel(config, add_pooling_layer=False), dim=8, pooling="mean").eval()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        attn_implementation="eager",
+    )
+    return (
+        store,
+        tokenizer,
+        SpecialTokens.of(tokenizer),
+        Embedder(BertModel(config, add_pooling_layer=False), dim=8, pooling="mean").eval(),
+    )
 
 
 def test_repeated_candidates_are_embedded_once(corpus):
@@ -227,27 +378,51 @@ def test_repeated_candidates_are_embedded_once(corpus):
     z = embed_candidates(embedder, store, ids, special, 64)
     handle.remove()
     assert sum(rows) == 5, "3, 5, 7, 9 and the null document"
+
     def gradients(z):
         embedder.zero_grad()
         (z * torch.arange(z.numel()).reshape(z.shape).sin()).sum().backward()
         return [p.grad.clone() for p in embedder.parameters() if p.grad is not None]
+
     from realm_nb.towers import pad
-    naive = torch.stack([torch.cat([embedder(pad([document_sequence(store, int(b), special, 64)])) for b in row]) for row in ids])
+
+    naive = torch.stack(
+        [
+            torch.cat([embedder(pad([document_sequence(store, int(b), special, 64)])) for b in row])
+            for row in ids
+        ]
+    )
     assert torch.allclose(z, naive, atol=1e-5)
-    for a, b in zip(gradients(z), gradients(naive)): assert torch.allclose(a, b, atol=1e-4)
+    for a, b in zip(gradients(z), gradients(naive)):
+        assert torch.allclose(a, b, atol=1e-4)
 
 
 def test_a_learned_null_is_a_vector_and_the_embedders_is_a_sequence(corpus):
     store, _, special, embedder = corpus
     ids = with_null(np.array([[3], [5]]))
-    assert document_sequence(store, MISSING, special).pieces.tolist() == [special.cls, special.sep, special.sep]
-    by_embedder, null = embed_candidates(embedder, store, ids, special, 64), torch.nn.Parameter(torch.ones(8))
+    assert document_sequence(store, MISSING, special).pieces.tolist() == [
+        special.cls,
+        special.sep,
+        special.sep,
+    ]
+    by_embedder, null = (
+        embed_candidates(embedder, store, ids, special, 64),
+        torch.nn.Parameter(torch.ones(8)),
+    )
     learned = embed_candidates(embedder, store, ids, special, 64, null)
-    assert torch.equal(learned[:, 1], by_embedder[:, 1]) and (learned[:, 0] == 1).all() and not torch.equal(by_embedder[0, 0], learned[0, 0])
+    assert (
+        torch.equal(learned[:, 1], by_embedder[:, 1])
+        and (learned[:, 0] == 1).all()
+        and not torch.equal(by_embedder[0, 0], learned[0, 0])
+    )
     learned[:, 0].sum().backward()
     assert (null.grad == 2).all()
-    assert torch.equal(embed_candidates(embedder, store, ids[:, 1:], special, 64, null), by_embedder[:, 1:]), "no null among them"
-    assert (embed_candidates(embedder, store, ids[:, :1], special, 64, null) == 1).all(), "nothing but null"
+    assert torch.equal(
+        embed_candidates(embedder, store, ids[:, 1:], special, 64, null), by_embedder[:, 1:]
+    ), "no null among them"
+    assert (embed_candidates(embedder, store, ids[:, :1], special, 64, null) == 1).all(), (
+        "nothing but null"
+    )
 
 
 def test_a_store_is_embedded_whole_or_in_shares(corpus):
@@ -257,17 +432,25 @@ def test_a_store_is_embedded_whole_or_in_shares(corpus):
     assert embedder.training and whole.shape == (len(store), 8)
     embedder.eval()
     cut = len(store) // 3
-    parts = [embed_store(embedder, store, special, 64, bar=False, blocks=b) for b in (range(cut), range(cut, len(store)), range(0))]
+    parts = [
+        embed_store(embedder, store, special, 64, bar=False, blocks=b)
+        for b in (range(cut), range(cut, len(store)), range(0))
+    ]
     assert np.allclose(np.concatenate(parts), whole, atol=1e-5) and parts[2].shape == (0, 8)
 
 
 def test_padding_waste():
     from realm_nb.towers import Sequence
+
     sequences = [Sequence(np.zeros(n), n) for n in (2, 8, 2, 8)]
-    assert padding_waste(sequences, [np.array([0, 1]), np.array([2, 3])]) == 1 - 20 / 32 and padding_waste(sequences, [np.array([0, 2]), np.array([1, 3])]) == 0
+    assert (
+        padding_waste(sequences, [np.array([0, 1]), np.array([2, 3])]) == 1 - 20 / 32
+        and padding_waste(sequences, [np.array([0, 2]), np.array([1, 3])]) == 0
+    )
 
 
 # ---- the explorer
+
 
 def test_plane_keeps_what_is_flat():
     g = np.random.default_rng(0)
@@ -275,21 +458,36 @@ def test_plane_keeps_what_is_flat():
     turned = flat @ np.linalg.qr(g.standard_normal((8, 8)))[0][:2] + 5
     points = plane(turned)
     distance = lambda a: np.linalg.norm(a[:, None] - a[None], axis=-1)
-    assert np.allclose(distance(points), distance(flat)) and (points[0] >= 0).all() and points[:, 0].var() > points[:, 1].var()
-    assert plane(np.ones((1, 5))).tolist() == [[0, 0]] and plane(np.array([[0.0, 0], [2, 0]])).shape == (2, 2)
+    assert (
+        np.allclose(distance(points), distance(flat))
+        and (points[0] >= 0).all()
+        and points[:, 0].var() > points[:, 1].var()
+    )
+    assert plane(np.ones((1, 5))).tolist() == [[0, 0]] and plane(
+        np.array([[0.0, 0], [2, 0]])
+    ).shape == (2, 2)
 
 
 def test_explorer(corpus):
     store, tokenizer, special, embedder = corpus
     vectors = embed_store(embedder, store, special, 64, bar=False)
-    found = explore(store.sentence_text(3), embedder, tokenizer, ExactIndex(vectors), vectors, k=6, scale=0.5)
+    found = explore(
+        store.sentence_text(3), embedder, tokenizer, ExactIndex(vectors), vectors, k=6, scale=0.5
+    )
     from realm_nb.towers import pad, query_sequence
+
     q = embedder(pad([query_sequence(store.sentence(3), special)])).detach().numpy()
     assert found.ids.tolist() == np.argsort(-(vectors @ q[0]))[:6].tolist()
-    assert np.allclose(found.p_z, np.exp(0.5 * found.scores) / np.exp(0.5 * found.scores).sum(), atol=1e-5) and found.points.shape == (7, 2)
+    assert np.allclose(
+        found.p_z, np.exp(0.5 * found.scores) / np.exp(0.5 * found.scores).sum(), atol=1e-5
+    ) and found.points.shape == (7, 2)
     every = explore("warsaw", embedder, tokenizer, ExactIndex(vectors[:4]), vectors, k=9)
     assert len(every.ids) == 4 and every.points.shape == (5, 2)
-    with pytest.raises(UserError, match="the query is empty"): explore("  ", embedder, tokenizer, ExactIndex(vectors), vectors)
+    with pytest.raises(UserError, match="the query is empty"):
+        explore("  ", embedder, tokenizer, ExactIndex(vectors), vectors)
     left, right = draw_found(found, store, labels=3).axes[:2]
-    assert left.collections[0].get_offsets().shape == (6, 2) and [b.get_width() for b in right.patches] == found.p_z[:3].tolist()
+    assert (
+        left.collections[0].get_offsets().shape == (6, 2)
+        and [b.get_width() for b in right.patches] == found.p_z[:3].tolist()
+    )
     assert right.get_yticklabels()[0].get_text().startswith("1  " + store.title(found.ids[0])[:10])

