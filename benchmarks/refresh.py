@@ -156,7 +156,8 @@ def throughput(args):
     from realm_nb.text.documents import read_corpus
     from realm_nb.text.sources import fetch
     from realm_nb.text.tokenizer import load_tokenizer
-    from realm_nb.towers import Embedder, SpecialTokens, load_bert, quiet_transformers
+    from realm_nb.towers import Embedder, load_bert, quiet_transformers
+    from realm_nb.text.tokenizer import SpecialTokens
 
     quiet_transformers()
     base = fetch("minilm-l6")
@@ -166,12 +167,12 @@ def throughput(args):
             read_corpus(args.corpus, args.documents),
             tokenizer,
             Path(folder) / "store",
-            limit=args.limit,
+            max_block_len=args.limit,
         )
         blocks = range(min(args.blocks, len(store)))
         texts = [f"{store.title(b)} {store.text(b)}" for b in blocks]
         lengths = np.array(
-            [len(store.body(b)) + len(store.title_pieces(store.document_of(b))) + 3 for b in blocks]
+            [len(store.body(b)) + len(store.title_ids(store.document_of(b))) + 3 for b in blocks]
         )
         ours = Embedder(load_bert(base)[0].bert, 128, "mean").eval()
         ours.bert.set_attn_implementation("sdpa")

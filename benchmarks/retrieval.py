@@ -47,7 +47,8 @@ def make_real(folder: Path, store, base, tokenizer, queries=256):
     "Embeddings of a real store by `base`'s Embedder, and of some of its sentences; each sentence's own block is excluded."
     from realm_nb.store import TokenStore
     from realm_nb.text.tokenizer import load_tokenizer
-    from realm_nb.towers import SpecialTokens, Towers, embed_all, query_sequence, towers_from_base
+    from realm_nb.text.tokenizer import SpecialTokens
+    from realm_nb.towers import Towers, embed_all, query_sequence, towers_from_base
 
     store, special = TokenStore.open(store), SpecialTokens.of(load_tokenizer(tokenizer))
     torch.manual_seed(0)
@@ -56,7 +57,7 @@ def make_real(folder: Path, store, base, tokenizer, queries=256):
         if (Path(base) / "towers.json").exists()
         else towers_from_base(base, 3, 2, 128, "mean", 0.0, True)
     ).embedder.eval()
-    np.save(folder / "embeddings.npy", embed_store(embedder, store, special, store.limit))
+    np.save(folder / "embeddings.npy", embed_store(embedder, store, special, store.max_block_len))
     sentences = rng(0, "queries").permutation(store.n_sentences)[:queries]
     with torch.no_grad():
         np.save(

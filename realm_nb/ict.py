@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from .core.device import rng
 from .store import TokenStore
-from .towers import Embedder, SpecialTokens, embed_all, pair_sequence, query_sequence
+from .text.tokenizer import SpecialTokens
+from .towers import Embedder, embed_all, pair_sequence, query_sequence
 
 # %% ../nbs/60_ict.ipynb #006
 def ict_pair(
@@ -71,7 +72,7 @@ def ict_batch(
         query, body = ict_pair(store, int(b), rng(seed, "ict", step, int(b)), removal)
         queries.append(query_sequence(query, special, query_limit))
         documents.append(
-            pair_sequence(store.title_pieces(store.document_of(int(b))), body, special, limit)
+            pair_sequence(store.title_ids(store.document_of(int(b))), body, special, limit)
         )
     return queries, documents
 

@@ -35,16 +35,8 @@ from realm_nb.retrieval import (
 )
 from .spans import SpanTable
 from .store import TokenStore
-from realm_nb.towers import (
-    NULL,
-    SpecialTokens,
-    Towers,
-    by_length,
-    embed_all,
-    pad,
-    pair_sequence,
-    query_sequence,
-)
+from .text.tokenizer import SpecialTokens
+from .towers import NULL, Towers, by_length, embed_all, pad, pair_sequence, query_sequence
 
 # %% ../nbs/70_pretrain.ipynb #006
 def words(text: str) -> str:

@@ -23,12 +23,12 @@ from .core.errors import UserError, nearest
 from .core.files import atomic_path, chunks, digest, write_json
 from .core.loop import module_digest
 from .store import TokenStore
+from .text.tokenizer import SpecialTokens
 from realm_nb.towers import (
     NULL,
     Embedder,
     Hidden,
     Sequence,
-    SpecialTokens,
     by_length,
     embed_all,
     frozen_forward,
@@ -277,7 +277,7 @@ def document_sequence(
     if block == MISSING:
         return pair_sequence(NULL, NULL, special, limit)
     return pair_sequence(
-        store.title_pieces(store.document_of(block)), store.body(block), special, limit
+        store.title_ids(store.document_of(block)), store.body(block), special, limit
     )
 
 

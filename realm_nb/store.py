@@ -16,7 +16,7 @@ import numpy as np
 from .core.errors import UserError
 from .core.files import atomic_path, progress, write_json
 from .text.sentences import sentences
-from .text.tokenizer import tokenize, tokenizer_digest
+from .text.tokenizer import SpecialTokens, tokenize, tokenizer_digest
 from .text.wikitext import Document
 
 # %% ../nbs/20_store.ipynb #009
@@ -30,7 +30,7 @@ def pack(sentence_pieces, title_len: int, limit: int) -> list[int]:
     return offsets
 
 # %% ../nbs/20_store.ipynb #012
-FORMAT = 1
+FORMAT = 2
 FILES = {
     "pieces.bin": np.uint16,
     "piece_starts.bin": np.uint16,
@@ -88,7 +88,7 @@ def build_store(
     documents: Iterable[Document],
     tokenizer,
     folder,
-    limit: int = 288,
+    max_block_len: int = 288,
     max_pieces_per_document: int | None = None,
     source: str = "",
     licence: str = "",
@@ -100,8 +100,8 @@ def build_store(
         raise UserError(
             f"a vocabulary of {len(tokenizer):,} pieces does not fit a store of 16-bit pieces; use one of at most 65,536"
         )
-    if limit < 8:
-        raise UserError(f"limit is {limit}; a block needs at least 8 pieces")
+    if max_block_len < 8:
+        raise UserError(f"max_block_len is {max_block_len}; a block needs at least 8 pieces")
     sentence_pieces, sentence_bytes, title_pieces, titles, block_offsets, block_document = (
         [],
         [],
@@ -124,7 +124,7 @@ def build_store(
                 unit=" documents",
             ):
                 first, lengths = len(sentence_pieces), [len(ids) for _, ids, _ in kept]
-                blocks = pack(lengths, len(title_ids), limit)
+                blocks = pack(lengths, len(title_ids), max_block_len)
                 block_offsets += [first + i for i in blocks[1:]]
                 block_document += [len(titles)] * (len(blocks) - 1)
                 pieces.write(
@@ -161,7 +161,8 @@ def build_store(
                 "blocks": len(block_document),
                 "sentences": len(sentence_pieces),
                 "pieces": sum(sentence_pieces),
-                "limit": limit,
+                "max_block_len": max_block_len,
+                "special": SpecialTokens.of(tokenizer),
                 "max_pieces_per_document": max_pieces_per_document,
                 "source": source,
                 "licence": licence,
@@ -234,7 +235,9 @@ class TokenStore:
         for name, array in arrays.items():
             setattr(self, f"_{name}", array)
         self.n_documents, self.n_sentences = self.meta["documents"], self.meta["sentences"]
-        self.limit, self.tokenizer_digest = self.meta["limit"], self.meta["tokenizer_digest"]
+        self.max_block_len = self.meta["max_block_len"]
+        self.special = SpecialTokens(*self.meta["special"])
+        self.tokenizer_digest = self.meta["tokenizer_digest"]
 
     @classmethod
     def open(cls, folder) -> "TokenStore":
@@ -264,7 +267,7 @@ class TokenStore:
     def title(self, b) -> str:
         return self.titles[self._block_document[b]]
 
-    def title_pieces(self, d) -> np.ndarray:
+    def title_ids(self, d) -> np.ndarray:
         return self._title_pieces[self._title_offsets[d] : self._title_offsets[d + 1]]
 
     def text(self, b) -> str:
@@ -284,7 +287,7 @@ class TokenStore:
         a, b = self._sentence_offsets[s], self._sentence_offsets[s + 1]
         return self._piece_starts[a:b], self._piece_ends[a:b]
 
-    def piece_counts(self, size: int) -> np.ndarray:
+    def token_counts(self, size: int) -> np.ndarray:
         "How often each of `size` pieces occurs in all sentences: int64 [size]."
         return np.bincount(self._pieces, minlength=size)
 

@@ -73,12 +73,12 @@ from realm_nb.retrieval import (
     stored_layers,
 )
 from .spans import SpanTable, tag_store
-from .store import TokenStore, build_store
+from .store import FORMAT, TokenStore, build_store
 from .text.documents import licence_of, read_corpus
 from .text.sources import weights_folder
 from .text.taggers import make_tagger
-from .text.tokenizer import load_tokenizer, tiny_tokenizer, tokenizer_digest
-from .towers import SpecialTokens, embed_all, quiet_transformers, towers_from_base
+from .text.tokenizer import SpecialTokens, load_tokenizer, tiny_tokenizer, tokenizer_digest
+from .towers import embed_all, quiet_transformers, towers_from_base
 
 # %% ../nbs/85_train.ipynb #004
 def file_state(spec: str) -> list:
@@ -138,7 +138,7 @@ def prepare_corpus(config: Config, tokenizer) -> TokenStore:
             c.max_pieces_per_document,
             c.max_documents,
             tokenizer_digest(tokenizer),
-            1,
+            FORMAT,
         ]
     )
     folder = cache_home() / "corpora" / key / "store"
@@ -147,7 +147,7 @@ def prepare_corpus(config: Config, tokenizer) -> TokenStore:
             read_corpus(c.source, limit=c.max_documents or None),
             tokenizer,
             folder,
-            limit=c.limit,
+            max_block_len=c.limit,
             max_pieces_per_document=c.max_pieces_per_document or None,
             source=c.source,
             licence=licence_of(c.source),
@@ -269,7 +269,7 @@ class Parts(Texts):
             m.frozen_layers,
         ).to(self.device)
         if not towers.has_head:
-            towers.encoder.start_bias(self.store.piece_counts(len(self.tokenizer)))
+            towers.encoder.start_bias(self.store.token_counts(len(self.tokenizer)))
         stored = self.layers_of(towers)
         sample = [
             stored[b]

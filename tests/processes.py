@@ -25,7 +25,8 @@ from realm_nb.core.distributed import (
 from realm_nb.ict import ict_loss, ict_scores
 from realm_nb.marginal import MARGINALS, realm_loss
 from realm_nb.retrieval import MISSING, ExactIndex, FaissIndex, ShardedIndex, log_p_z
-from realm_nb.towers import SpecialTokens, pair_sequence, query_sequence
+from realm_nb.text.tokenizer import SpecialTokens
+from realm_nb.towers import pair_sequence, query_sequence
 
 
 def difference(whole, parts, parameters) -> float:

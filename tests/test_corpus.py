@@ -368,7 +368,7 @@ def tokenizer(mini):
 
 @pytest.fixture
 def store(mini, tokenizer, tmp_path):
-    return build_store(mini, tokenizer, tmp_path / "store", limit=64, source="mini")
+    return build_store(mini, tokenizer, tmp_path / "store", max_block_len=64, source="mini")
 
 
 def check_store(store, documents, tokenizer, limit):
@@ -395,7 +395,7 @@ def check_store(store, documents, tokenizer, limit):
         ]
         assert (
             len(ids) == 1
-            or len(store.body(b)) + len(store.title_pieces(store.document_of(b))) + 3 <= limit
+            or len(store.body(b)) + len(store.title_ids(store.document_of(b))) + 3 <= limit
         )
         assert all(store.block_of(s) == b for s in ids)
     for s, text in enumerate(texts):
@@ -435,7 +435,7 @@ def test_store_of_anything(tmp_path_factory, tokenizer, pairs, limit):
     folder = tmp_path_factory.mktemp("store")
     documents = [Document(t, x) for t, x in pairs] + [Document("Lake", "The lake is very deep.")]
     check_store(
-        build_store(documents, tokenizer, folder / "s", limit=limit), documents, tokenizer, limit
+        build_store(documents, tokenizer, folder / "s", max_block_len=limit), documents, tokenizer, limit
     )
     shutil.rmtree(folder)
 
@@ -446,7 +446,7 @@ def test_special_tokens_in_text_are_text(tokenizer, tmp_path):
     )
     assert not set(tokenizer.all_special_ids) - {tokenizer.unk_token_id} & {
         *store.body(0).tolist(),
-        *store.title_pieces(0).tolist(),
+        *store.title_ids(0).tolist(),
     }
 
 
@@ -461,7 +461,7 @@ def test_lone_surrogate(tokenizer, tmp_path):
 
 def test_first_pieces_only(mini, tokenizer, tmp_path):
     whole, short = (
-        build_store(mini, tokenizer, tmp_path / str(m), limit=64, max_pieces_per_document=m)
+        build_store(mini, tokenizer, tmp_path / str(m), max_block_len=64, max_pieces_per_document=m)
         for m in (None, 40)
     )
     assert short.n_documents == whole.n_documents and short.n_sentences < whole.n_sentences
@@ -494,7 +494,7 @@ def test_long_sentence_has_its_own_block(tokenizer, tmp_path):
         [Document("Lake", f"It is deep and cold.\n{long}\nIt is old and cold.")],
         tokenizer,
         tmp_path / "s",
-        limit=32,
+        max_block_len=32,
     )
     assert " ".join(store.sentence_text(s) for s in range(1, store.n_sentences - 1)).replace(
         " ", ""
@@ -514,9 +514,9 @@ def test_nothing_to_store(tokenizer, tmp_path):
     )
     complaint(
         lambda: build_store(
-            [Document("A", "The lake is deep.")], tokenizer, tmp_path / "s", limit=3
+            [Document("A", "The lake is deep.")], tokenizer, tmp_path / "s", max_block_len=3
         ),
-        "limit is 3",
+        "max_block_len is 3",
     )
     assert not any(tmp_path.iterdir()), "no half-written store is left"
 
@@ -616,7 +616,7 @@ def test_real_dump(tokenizer, tmp_path):
     found = [s for d in documents for s in sentences(d.text)]
     assert 18_000 < len(found) < 20_000 and not [s for s in found if MARKUP.search(s)]
     assert not [s for s in found if re.search(r"\(\s*[,;)]|\s[,;](?:\s|$)|  ", s)], "no holes"
-    assert build_store(documents, tokenizer, tmp_path / "s", limit=110).n_documents == 96, (
+    assert build_store(documents, tokenizer, tmp_path / "s", max_block_len=110).n_documents == 96, (
         "a list is left out of the blocks"
     )
 

@@ -13,15 +13,15 @@ from realm_nb.spans import tag_store
 from realm_nb.store import build_store
 from realm_nb.text.documents import read_corpus
 from realm_nb.text.taggers import RuleTagger
-from realm_nb.text.tokenizer import tiny_tokenizer
-from realm_nb.towers import Embedder, Encoder, SpecialTokens, Towers
+from realm_nb.text.tokenizer import SpecialTokens, tiny_tokenizer
+from realm_nb.towers import Embedder, Encoder, Towers
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     documents = list(read_corpus("mini"))[:40]
     tokenizer = tiny_tokenizer(d.text for d in documents)
-    store = build_store(documents, tokenizer, tmp_path_factory.mktemp("corpus") / "store", limit=64)
+    store = build_store(documents, tokenizer, tmp_path_factory.mktemp("corpus") / "store", max_block_len=64)
     special = SpecialTokens.of(tokenizer)
     masker = Masker(
         store, tag_store(store, RuleTagger(), max_pieces=48), special.mask, max_pieces=48

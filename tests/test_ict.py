@@ -8,7 +8,8 @@ import torch
 
 from realm_nb.core.device import rng
 from realm_nb.ict import ict_batch, ict_blocks, ict_loss, ict_pair, ict_recall, ict_scores
-from realm_nb.towers import Embedder, SpecialTokens, embed_all, pad, pair_sequence
+from realm_nb.towers import Embedder, embed_all, pad, pair_sequence
+from realm_nb.text.tokenizer import SpecialTokens
 
 
 def tiny_embedder(vocabulary, seed=0, dim=8):
@@ -34,7 +35,7 @@ def corpus(tmp_path_factory):
 
     documents = list(read_jsonl(Path(__file__).parents[1] / "data/mini/documents.jsonl"))[:16]
     tokenizer = tiny_tokenizer([d.text for d in documents])
-    store = build_store(documents, tokenizer, tmp_path_factory.mktemp("store") / "store", limit=64)
+    store = build_store(documents, tokenizer, tmp_path_factory.mktemp("store") / "store", max_block_len=64)
     return store, tokenizer, SpecialTokens.of(tokenizer)
 
 
@@ -68,7 +69,7 @@ def test_documents_carry_their_title(corpus):
     store, _, special = corpus
     blocks = ict_blocks(store, np.zeros(len(store), bool))[:4]
     for b, s in zip(blocks, ict_batch(store, blocks, special, 0)[1]):
-        title = store.title_pieces(store.document_of(int(b)))
+        title = store.title_ids(store.document_of(int(b)))
         assert (
             s.pieces[: len(title) + 2].tolist() == [special.cls, *title, special.sep]
             and s.second == len(title) + 2
@@ -138,7 +139,7 @@ def test_recall_is_among_all_blocks(corpus):
         ict_blocks(store, np.zeros(len(store), bool))[::2],
     )
     whole = [
-        pair_sequence(store.title_pieces(store.document_of(b)), store.body(b), special, 64)
+        pair_sequence(store.title_ids(store.document_of(b)), store.body(b), special, 64)
         for b in range(len(store))
     ]
     with torch.no_grad():

@@ -77,7 +77,7 @@ def tokenizer(mini):
 
 @pytest.fixture(scope="module")
 def store(mini, tokenizer, tmp_path_factory):
-    return build_store(mini, tokenizer, tmp_path_factory.mktemp("store") / "store", limit=64)
+    return build_store(mini, tokenizer, tmp_path_factory.mktemp("store") / "store", max_block_len=64)
 
 
 @pytest.fixture(scope="module")
@@ -268,7 +268,7 @@ def test_copies_are_excluded(tokenizer, tmp_path):
         ],
         tokenizer,
         tmp_path / "s",
-        limit=64,
+        max_block_len=64,
     )
     table = tag_store(store, RuleTagger())
     alone, both = (

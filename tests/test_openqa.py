@@ -14,9 +14,7 @@ import torch
 
 from realm_nb.core.errors import UserError
 from realm_nb.core.folder import Run
-from realm_nb.qa import ask
-from realm_nb.qa import reader as openqa
-from realm_nb.qa import table1 as experiments
+from realm_nb.qa import ask, reader as openqa, table1 as experiments
 from realm_nb.qa.finetune import OpenQA, fine_tune, openqa_step
 from realm_nb.qa.reader import (
     QaConfig,
@@ -54,16 +52,8 @@ from realm_nb.retrieval import embed_store
 from realm_nb.store import build_store
 from realm_nb.text.documents import read_corpus
 from realm_nb.text.sources import load_questions
-from realm_nb.text.tokenizer import tiny_tokenizer
-from realm_nb.towers import (
-    Embedder,
-    Encoder,
-    SpecialTokens,
-    Towers,
-    fresh_head,
-    pad,
-    quiet_transformers,
-)
+from realm_nb.text.tokenizer import SpecialTokens, tiny_tokenizer
+from realm_nb.towers import Embedder, Encoder, Towers, fresh_head, pad, quiet_transformers
 
 # (prediction, answers, exact match, F1), worked out by hand
 CASES = [
@@ -206,7 +196,7 @@ def world(tmp_path_factory):
     quiet_transformers()
     work = tmp_path_factory.mktemp("openqa")
     tokenizer = tiny_tokenizer(d.text for d in read_corpus("mini"))
-    store = build_store(read_corpus("mini"), tokenizer, work / "store", limit=64)
+    store = build_store(read_corpus("mini"), tokenizer, work / "store", max_block_len=64)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),

@@ -21,8 +21,8 @@ from realm_nb.core.loop import state_digest
 from realm_nb.refresh import IndexStore, read_heartbeat
 from realm_nb.store import TokenStore, build_store
 from realm_nb.text.documents import read_corpus
-from realm_nb.text.tokenizer import tiny_tokenizer
-from realm_nb.towers import Embedder, SpecialTokens
+from realm_nb.text.tokenizer import SpecialTokens, tiny_tokenizer
+from realm_nb.towers import Embedder
 
 STALL = 1.0  # seconds
 LONG = 120  # a bound on waits, for loaded machines
@@ -102,7 +102,7 @@ class Site:
         documents = list(read_corpus("mini", 60))
         tokenizer = tiny_tokenizer((d.text for d in documents), 600)
         if not (Path(home) / "corpora" / "small").exists():
-            build_store(documents, tokenizer, Path(home) / "corpora" / "small", limit=48)
+            build_store(documents, tokenizer, Path(home) / "corpora" / "small", max_block_len=48)
         self.corpus, self.special = (
             TokenStore.open(Path(home) / "corpora" / "small"),
             SpecialTokens.of(tokenizer),

@@ -348,11 +348,12 @@ def corpus(tmp_path_factory):
     from realm_nb.store import build_store
     from realm_nb.text.documents import read_jsonl
     from realm_nb.text.tokenizer import tiny_tokenizer
-    from realm_nb.towers import Embedder, SpecialTokens
+    from realm_nb.towers import Embedder
+    from realm_nb.text.tokenizer import SpecialTokens
 
     documents = list(read_jsonl(Path(__file__).parents[1] / "data/mini/documents.jsonl"))[:12]
     tokenizer = tiny_tokenizer([d.text for d in documents])
-    store = build_store(documents, tokenizer, tmp_path_factory.mktemp("store") / "store", limit=64)
+    store = build_store(documents, tokenizer, tmp_path_factory.mktemp("store") / "store", max_block_len=64)
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer),

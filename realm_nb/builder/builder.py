@@ -38,7 +38,8 @@ from realm_nb.refresh import (
 )
 from ..retrieval import StoredLayers, document_sequence
 from ..store import TokenStore
-from ..towers import Embedder, SpecialTokens, by_length, pad, pad_hidden
+from ..text.tokenizer import SpecialTokens
+from ..towers import Embedder, by_length, pad, pad_hidden
 
 # %% ../../nbs/builder/87_builder.ipynb #006
 def cpu_state_dict(embedder) -> dict[str, torch.Tensor]:

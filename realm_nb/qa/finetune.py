@@ -26,7 +26,8 @@ from realm_nb.qa.reader import (
 )
 from ..retrieval import embed_candidates
 from ..store import TokenStore
-from ..towers import SpecialTokens, Towers, embed_all, query_sequence
+from ..text.tokenizer import SpecialTokens
+from ..towers import Towers, embed_all, query_sequence
 
 # %% ../../nbs/qa/93_finetune.ipynb #011
 CLOZE = re.compile(

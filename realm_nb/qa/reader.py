@@ -26,12 +26,11 @@ from ..core.loop import fit
 from .scoring import normalize_answer
 from ..retrieval import MISSING
 from ..store import TokenStore
-from ..text.tokenizer import load_tokenizer
+from ..text.tokenizer import SpecialTokens, load_tokenizer
 from realm_nb.towers import (
     NULL,
     Batch,
     Sequence,
-    SpecialTokens,
     by_length,
     pad,
     pair_sequence,
@@ -93,7 +92,7 @@ def join(
     question_limit: int = 48,
 ) -> Pair:
     "`[CLS] question [SEP] title [SEP] body [SEP]`, the body cut so that the whole is at most `limit` pieces. Blocks come from the store as they are."
-    title = store.title_pieces(store.document_of(block))
+    title = store.title_ids(store.document_of(block))
     head = [special.cls, *question[:question_limit], special.sep, *title, special.sep]
     parts = [store.sentence(s) for s in store.sentence_ids(block)]
     sentence = np.repeat(np.arange(len(parts)), [len(p) for p in parts])[

@@ -12,7 +12,8 @@ import torch
 
 from ..retrieval import ExactIndex
 from ..store import TokenStore
-from ..towers import Embedder, SpecialTokens, embed_all, query_sequence
+from ..text.tokenizer import SpecialTokens
+from ..towers import Embedder, embed_all, query_sequence
 
 # %% ../../nbs/qa/91_retrievers.ipynb #006
 def bm25_words(texts: list[str]):

@@ -54,19 +54,11 @@ from realm_nb.qa.reader import (
 from .retrievers import Bm25, Dense
 from .scoring import blocks_with_answers, f1, recall_at, right, without_overlap
 from ..retrieval import MISSING, ExactIndex, embed_store, stored_layers, top_k_valid
-from ..store import TokenStore, build_store
+from ..store import FORMAT, TokenStore, build_store
 from ..text.documents import licence_of, read_corpus
 from ..text.sources import load_questions, weights_folder
-from ..text.tokenizer import load_tokenizer, tokenizer_digest
-from realm_nb.towers import (
-    SpecialTokens,
-    Towers,
-    by_length,
-    load_bert,
-    pad,
-    query_sequence,
-    quiet_transformers,
-)
+from ..text.tokenizer import SpecialTokens, load_tokenizer, tokenizer_digest
+from ..towers import Towers, by_length, load_bert, pad, query_sequence, quiet_transformers
 
 # %% ../../nbs/qa/94_table1.ipynb #006
 ROWS = {
@@ -115,7 +107,7 @@ def open_store(corpus: str, limit: int, tokenizer) -> TokenStore:
     folder = (
         cache_home()
         / "corpora"
-        / digest(["openqa", corpus, files, limit, tokenizer_digest(tokenizer), 1])
+        / digest(["openqa", corpus, files, limit, tokenizer_digest(tokenizer), FORMAT])
         / "store"
     )
     if not folder.exists():
@@ -123,7 +115,7 @@ def open_store(corpus: str, limit: int, tokenizer) -> TokenStore:
             read_corpus(corpus),
             tokenizer,
             folder,
-            limit=limit,
+            max_block_len=limit,
             source=corpus,
             licence=licence_of(corpus),
         )
@@ -226,7 +218,7 @@ class MeanPooled:
         store, special = lab.store, lab.special
         sequences = lambda blocks: [
             query_sequence(
-                np.concatenate([store.title_pieces(store.document_of(b)), store.body(b)]),
+                np.concatenate([store.title_ids(store.document_of(b)), store.body(b)]),
                 special,
                 lab.config.block_limit,
             )
@@ -453,7 +445,7 @@ def start_reader(lab: Lab) -> Reader:
         if isinstance(m, torch.nn.Dropout):
             m.p = c.qa.dropout
     reader = Reader(body, c.qa.width, pieces=pieces)
-    reader.start_rarity(lab.store.piece_counts(len(reader.pieces)))
+    reader.start_rarity(lab.store.token_counts(len(reader.pieces)))
     return reader
 
 
@@ -679,7 +671,7 @@ def table1(lab: Lab, results: dict) -> str:
     "The table in Markdown: Recall@5, the reader's accuracy on the answerable, and EM for each test set and for all questions together, with 95 % intervals."
     store, k = lab.store, lab.config.qa.read
     out = [
-        f"Corpus: {lab.config.corpus}, {len(store):,} blocks of up to {store.limit} word pieces from {store.n_documents:,} documents (the paper: 13 million blocks of 288). "
+        f"Corpus: {lab.config.corpus}, {len(store):,} blocks of up to {store.max_block_len} word pieces from {store.n_documents:,} documents (the paper: 13 million blocks of 288). "
         f"Trained on {lab.config.train}. Percent, 95 % bootstrap intervals over questions."
     ]
     for t, any_row in next(iter(results.values()))["figures"].items():

@@ -55,8 +55,14 @@ from ..store import TokenStore
 from ..text.documents import read_corpus
 from ..text.sources import fetch, find, is_complete, registry
 from ..text.taggers import make_tagger
-from ..text.tokenizer import load_tokenizer, tiny_tokenizer, tokenize, tokenizer_digest
-from ..towers import SpecialTokens, Towers, embed_all, quiet_transformers, towers_from_base
+from realm_nb.text.tokenizer import (
+    SpecialTokens,
+    load_tokenizer,
+    tiny_tokenizer,
+    tokenize,
+    tokenizer_digest,
+)
+from ..towers import Towers, embed_all, quiet_transformers, towers_from_base
 
 # %% ../../nbs/show/98_explorer.ipynb #007
 def run_bases(config) -> list[Path]:
@@ -91,7 +97,7 @@ def run_texts(folder, config):
                     meta[k]
                     for k in (
                         "source",
-                        "limit",
+                        "max_block_len",
                         "max_pieces_per_document",
                         "documents",
                         "blocks",
@@ -421,8 +427,8 @@ def base_towers(x: Explorer) -> Towers:
             m.shared,
             m.learned_null,
         )
-    if not towers.has_head and hasattr(x.store, "piece_counts"):
-        towers.encoder.start_bias(x.store.piece_counts(len(x.tokenizer)))
+    if not towers.has_head and hasattr(x.store, "token_counts"):
+        towers.encoder.start_bias(x.store.token_counts(len(x.tokenizer)))
     sample = [
         document_sequence(x.store, int(b), x.special, x.limit)
         for b in rng(seed, "projection").permutation(len(x.store))[:1000]

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..core.errors import UserError
 from ..store import pack, prepared
+from ..text.tokenizer import SpecialTokens
 from ..text.wikitext import Document
 
 # %% ../../nbs/show/97_world.ipynb #005
@@ -17,6 +18,7 @@ class InMemoryStore:
     "Blocks of `documents`, held in memory; answers what a `TokenStore` answers about blocks."
 
     def __init__(self, documents, tokenizer, limit: int = 288, most: int | None = None):
+        self.special, self.max_block_len = SpecialTokens.of(tokenizer), limit
         self.titles, self._title_pieces, self._text, self._body, self._document = [], [], [], [], []
         for title, title_ids, kept in prepared(documents, tokenizer, most):
             offsets = pack([len(ids) for _, ids, _ in kept], len(title_ids), limit)
@@ -41,7 +43,7 @@ class InMemoryStore:
     def document_of(self, b):
         return self._document[b]
 
-    def title_pieces(self, d):
+    def title_ids(self, d):
         return self._title_pieces[d]
 
     def title(self, b) -> str:
@@ -88,9 +90,9 @@ class EditedCorpus:
         part, i = self.at(b)
         return part.document_of(i) + (self.documents if part is self.own else 0)
 
-    def title_pieces(self, d):
+    def title_ids(self, d):
         return (
-            self.store.title_pieces(d)
+            self.store.title_ids(d)
             if d < self.documents
-            else self.own.title_pieces(d - self.documents)
+            else self.own.title_ids(d - self.documents)
         )
