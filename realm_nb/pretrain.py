@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['words', 'holds', 'recurring', 'Scores', 'Realm', 'valid_mask', 'find_candidates', 'score_candidates', 'start_null',
-           'joint_sequences', 'log_probs_at_masks', 'targets', 'score_answers', 'realm_step', 'score', 'step_metrics',
-           'answer_hits', 'mean_masks', 'WarmupConfig', 'other_block', 'warmup_batch', 'warmup_step', 'PretrainConfig']
+           'log_probs_at_masks', 'score_answers', 'realm_step', 'score', 'step_metrics', 'answer_hits', 'mean_masks',
+           'WarmupConfig', 'other_block', 'warmup_batch', 'warmup_step', 'PretrainConfig']
 
 # %% ../nbs/70_pretrain.ipynb #002
+import functools
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -33,7 +34,6 @@ from realm_nb.retrieval import (
     embed_candidates,
     embed_store,
     log_p_z,
-    with_null,
 )
 from .spans import SpanTable
 from .store import TokenStore
@@ -107,18 +107,16 @@ class Realm:
         self.towers, self.store, self.max_query_len = towers, store, max_query_len
         self.dtype, self.max_tokens, self.stored = dtype, max_tokens, stored
         self.device, self.scale = next(towers.parameters()).device, towers.scale
-
-    def precision(self):
-        "Mixed precision as a context; it does nothing in float32."
-        mixed = self.dtype != torch.float32
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed)
+        self.query_embedder = towers.query_embedder
+        mixed = {"dtype": dtype, "enabled": dtype != torch.float32}
+        self.precision = functools.partial(torch.autocast, self.device.type, **mixed)
 
     def embed_queries(self, examples: list[Example]) -> torch.Tensor:
         "Embeddings float32 [B, D] of masked sentences, with gradient if it is enabled."
         special, most = self.store.special, self.max_query_len
         sequences = [query_sequence(e.x, special, most) for e in examples]
         with self.precision():
-            return embed_all(self.towers.query_embedder, sequences, self.max_tokens)
+            return embed_all(self.query_embedder, sequences, self.max_tokens)
 
     def embed_blocks(self, ids: np.ndarray) -> torch.Tensor:
         """Embeddings float32 [*ids.shape, D] of blocks and ∅ (`MISSING`), each distinct one
@@ -151,7 +149,7 @@ def find_candidates(
     - 1 that each example does not exclude (section 3.4)."""
     exclude = [e.exclude for e in examples]
     _, ids = index.search(x.detach().cpu().numpy(), k - 1, exclude)
-    return with_null(ids)
+    return np.pad(ids, ((0, 0), (1, 0)), constant_values=MISSING)
 
 # %% ../nbs/70_pretrain.ipynb #015
 def score_candidates(realm: Realm, x: torch.Tensor, ids: np.ndarray) -> torch.Tensor:
@@ -171,58 +169,46 @@ def start_null(realm: Realm, examples: list[Example], index: Index, k: int):
     realm.towers.embedder.null.copy_(mean * float(scores[ids != MISSING].mean()) / (mean @ mean))
 
 # %% ../nbs/70_pretrain.ipynb #018
-def joint_sequences(realm: Realm, examples: list[Example], ids: np.ndarray) -> tuple[list, list]:
-    """The distinct sequences that x joined with the candidates `ids` int64 [B, K] make, and for
-    each the pairs (b, k) that it stands for: (pairs, sequences)."""
+def log_probs_at_masks(realm: Realm, examples: list[Example], ids: np.ndarray):
+    """Read x joined with each candidate of `ids` int64 [B, K], some pairs at a time, repeated ones
+    once.
+
+    Yields (places int64 [3, n] as rows b, k, j; y int64 [n], the right tokens; log p(v|z,x) float32
+    [n, V]): every mask of every pair."""
+    store, most = realm.store, realm.max_query_len
     pairs: dict = {}
     for b, k in np.argwhere(valid_mask(ids).numpy()):
         pairs.setdefault((examples[b].x.tobytes(), ids[b, k]), []).append((b, k))
-    store, most, sequences = realm.store, realm.max_query_len, []
+    standing_for, sequences = list(pairs.values()), []
     for (_, block), same in pairs.items():
-        x = examples[same[0][0]].x[:most]
-        body = NULL if block == MISSING else store.body(block)
+        x, body = examples[same[0][0]].x[:most], NULL if block == MISSING else store.body(block)
         sequences.append(pair_sequence(x, body, store.special, most + store.max_block_len))
-    return list(pairs.values()), sequences
-
-
-def log_probs_at_masks(realm: Realm, examples: list[Example], ids: np.ndarray):
-    """Yield (places int64 [3, n] as rows b, k, j; log p(v|z,x) float32 [n, V]): every mask of every
-    pair of `ids` int64 [B, K], some pairs at a time, repeated ones read once."""
-    pairs, sequences = joint_sequences(realm, examples, ids)
     for group in length_groups(sequences, realm.max_tokens):
         masks = [
-            (row, b, k, j, position + 1)  # + 1: [CLS]
+            (row, position + 1, y, b, k, j)  # + 1: [CLS]
             for row, g in enumerate(group)
-            for b, k in pairs[g]
-            for j, position in enumerate(examples[b].positions)
+            for b, k in standing_for[g]
+            for j, (position, y) in enumerate(zip(examples[b].positions, examples[b].y.tolist()))
         ]
-        rows, b, k, j, columns = torch.tensor(masks).reshape(-1, 5).T.to(realm.device)
+        rows, columns, y, *places = torch.tensor(masks).reshape(-1, 6).T.to(realm.device)
         batch = pad([sequences[g] for g in group], realm.device)
         with realm.precision():
-            yield torch.stack([b, k, j]), realm.towers.encoder(batch, rows, columns)
-
-
-def targets(examples: list[Example], device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    "(y int64 [B, M] padded with 0, which masks are there bool [B, M])."
-    m = max(len(e.y) for e in examples)
-    y = torch.zeros(len(examples), m, dtype=torch.long)
-    real = torch.zeros(len(examples), m, dtype=torch.bool)
-    for i, e in enumerate(examples):
-        y[i, : len(e.y)] = torch.from_numpy(e.y.astype(np.int64))
-        real[i, : len(e.y)] = True
-    return y.to(device), real.to(device)
+            yield torch.stack(places), y, realm.towers.encoder(batch, rows, columns)
 
 
 def score_answers(realm: Realm, examples: list[Example], ids: np.ndarray):
     """(log p(y_j|z,x) [B, K, M] of the right tokens, which masks are there bool [B, M]) for
     candidates `ids` int64 [B, K], with gradient to the Encoder."""
-    y, real = targets(examples, realm.device)
-    places, values = [], []
-    for at, log_p in log_probs_at_masks(realm, examples, ids):
-        places.append(at)
-        values.append(log_p.gather(1, y[at[0], at[2]].unsqueeze(1)).squeeze(1))
-    nothing = torch.zeros(*ids.shape, real.shape[1], device=realm.device)
-    return nothing.index_put(tuple(torch.cat(places, dim=1)), torch.cat(values)), real
+    size = max(len(e.y) for e in examples)
+    nothing = torch.zeros(*ids.shape, size, device=realm.device)
+    real = torch.zeros(len(examples), size, dtype=torch.bool, device=realm.device)
+    found, values = [], []
+    for places, y, log_p in log_probs_at_masks(realm, examples, ids):
+        found.append(places)
+        values.append(log_p.gather(1, y.unsqueeze(1)).squeeze(1))
+    b, k, j = torch.cat(found, dim=1)
+    real[b, j] = True
+    return nothing.index_put((b, k, j), torch.cat(values)), real
 
 # %% ../nbs/70_pretrain.ipynb #021
 def realm_step(

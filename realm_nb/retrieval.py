@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'FACTORIES', 'STORED_GB', 'Index', 'pad_ids', 'top_k_valid', 'merge_results', 'overfetch', 'ExactIndex',
-           'float32_rows', 'new_faiss', 'FaissIndex', 'recall', 'save_index', 'load_index', 'document_sequence',
-           'document_sequences', 'embed_chunks', 'embed_store', 'StoredLayers', 'stored_layers', 'with_null',
-           'embed_candidates', 'log_p_z', 'ShardedIndex', 'MergedIndex', 'RandomIndex', 'plane']
+           'float32_rows', 'new_faiss', 'FaissIndex', 'recall', 'save_index', 'load_index', 'document_sequences',
+           'document_sequence', 'embed_chunks', 'embed_store', 'StoredLayers', 'stored_layers', 'embed_candidates',
+           'log_p_z', 'ShardedIndex', 'MergedIndex', 'RandomIndex', 'plane']
 
 # %% ../nbs/45_retrieval.ipynb #002
 import json
@@ -36,7 +36,7 @@ from realm_nb.towers import (
     pair_sequence,
 )
 
-# %% ../nbs/45_retrieval.ipynb #008
+# %% ../nbs/45_retrieval.ipynb #007
 MISSING = -1  # the id of a candidate that is not there, when a corpus has fewer than k others
 
 
@@ -66,8 +66,8 @@ def top_k_valid(scores: np.ndarray, ids: np.ndarray, k: int, exclude=None):
     ordered = np.take_along_axis(ids, order, 1)
     np.put_along_axis(keep, order[:, 1:], ordered[:, 1:] != ordered[:, :-1], 1)
     keep &= ids != MISSING
-    if exclude is not None:
-        keep &= (ids[:, :, None] != pad_ids(exclude)[:, None, :]).all(2)
+    for row, banned in enumerate(exclude or ()):
+        keep[row] &= ~np.isin(ids[row], list(banned))
     place = keep.cumsum(1) - 1
     row, column = np.nonzero(keep & (place < k))
     best = np.full((len(ids), k), -np.inf, np.float32)
@@ -87,7 +87,7 @@ def overfetch(k: int, size: int, exclude=None) -> int:
     "How many of `size` to ask for, so that k are left when all of `exclude` are among them."
     return min(size, k if exclude is None else k + max(map(len, exclude), default=0))
 
-# %% ../nbs/45_retrieval.ipynb #011
+# %% ../nbs/45_retrieval.ipynb #010
 class ExactIndex:
     """Exact search on `device` over embeddings [N, D] of any floating type, `chunk` blocks at a
     time.
@@ -105,7 +105,7 @@ class ExactIndex:
     def search(self, queries, k: int, exclude=None) -> tuple[np.ndarray, np.ndarray]:
         "As `Index.search`: scores float32 and ids int64 [B, k]."
         queries = torch.as_tensor(queries, dtype=torch.float32, device=self.embeddings.device)
-        n = overfetch(k, len(self), exclude)
+        n = overfetch(k, len(self.embeddings), exclude)
         with torch.autocast(queries.device.type, enabled=False):
             scores, ids = zip(*(self._best(some, n) for some in queries.split(1024)))
         return top_k_valid(
@@ -116,7 +116,7 @@ class ExactIndex:
         "Scores and ids [B, n] of the n best for queries `q` [B, D]."
         scores = q.new_full((len(q), n), -torch.inf)
         ids = torch.full((len(q), n), MISSING, device=q.device)
-        for lo in range(0, len(self) if n else 0, self.chunk):
+        for lo in range(0, len(self.embeddings) if n else 0, self.chunk):
             new = q @ self.embeddings[lo : lo + self.chunk].float().T
             better = torch.nonzero(new.amax(1) > scores[:, -1]).squeeze(1)
             top = torch.cat([scores[better], new[better]], 1).topk(n, 1)
@@ -125,7 +125,7 @@ class ExactIndex:
             scores[better], ids[better] = top.values, both.gather(1, top.indices)
         return scores, ids
 
-# %% ../nbs/45_retrieval.ipynb #014
+# %% ../nbs/45_retrieval.ipynb #013
 FACTORIES = ("Flat", "SQfp16", "IVF256,Flat", "HNSW32", "PQ16")
 
 
@@ -195,7 +195,7 @@ def recall(ids: np.ndarray, exact: np.ndarray) -> float:
     found = (exact[:, :, None] == ids[:, None, :]).any(2)
     return float(found[exact != MISSING].mean())
 
-# %% ../nbs/45_retrieval.ipynb #019
+# %% ../nbs/45_retrieval.ipynb #018
 def save_index(index, folder):
     "Write an `ExactIndex` or `FaissIndex` to `folder`, in one rename."
     meta = {"count": len(index)}
@@ -238,18 +238,25 @@ def load_index(folder, device="cpu"):
         ) from None
     return index
 
-# %% ../nbs/45_retrieval.ipynb #022
-def document_sequence(store: TokenStore, block: int) -> Sequence:
-    "What the Embedder reads of a block, title and body; of ∅ (`MISSING`), neither."
-    title, body = NULL, NULL
-    if block != MISSING:
-        title, body = store.title_ids(store.document_of(block)), store.body(block)
-    return pair_sequence(title, body, store.special, store.max_block_len)
-
-
+# %% ../nbs/45_retrieval.ipynb #021
 def document_sequences(store: TokenStore, blocks, stored=None) -> list:
-    "The sequences of `blocks` int [n]; what frozen layers made of them, where that is `stored`."
-    return [stored[b] if stored else document_sequence(store, int(b)) for b in blocks]
+    """What the Embedder reads of `blocks` int [n], title and body; of ∅ (`MISSING`), neither.
+
+    Where it is `stored`, what frozen layers made of them."""
+    if stored:
+        return [stored[b] for b in blocks]
+    sequences = []
+    for b in map(int, blocks):
+        title, body = NULL, NULL
+        if b != MISSING:
+            title, body = store.title_ids(store.document_of(b)), store.body(b)
+        sequences.append(pair_sequence(title, body, store.special, store.max_block_len))
+    return sequences
+
+
+def document_sequence(store: TokenStore, block: int) -> Sequence:
+    "The sequence of one block, or of ∅."
+    return document_sequences(store, [block])[0]
 
 
 @torch.inference_mode()
@@ -283,7 +290,7 @@ def embed_store(
             done.update(len(some))
     return rows
 
-# %% ../nbs/45_retrieval.ipynb #025
+# %% ../nbs/45_retrieval.ipynb #024
 class StoredLayers:
     """What an Embedder's frozen layers make of each block, and last of ∅, in `folder`.
 
@@ -349,12 +356,7 @@ def stored_layers(embedder: Embedder, store: TokenStore, dtype=torch.float32):
         StoredLayers.build(embedder, store, folder, dtype)
     return StoredLayers(folder)
 
-# %% ../nbs/45_retrieval.ipynb #031
-def with_null(ids: np.ndarray) -> np.ndarray:
-    "Candidates int64 [B, K]: ∅ (`MISSING`) in column 0, then `ids` [B, K - 1]."
-    return np.concatenate([np.full((len(ids), 1), MISSING, ids.dtype), ids], axis=1)
-
-
+# %% ../nbs/45_retrieval.ipynb #030
 def embed_candidates(
     embedder: Embedder, store: TokenStore, ids: np.ndarray, stored=None, max_tokens: int = 4096
 ) -> torch.Tensor:
@@ -373,7 +375,7 @@ def embed_candidates(
     rows = torch.cat(rows)
     return rows[torch.from_numpy(where.reshape(ids.shape)).to(rows.device)]
 
-# %% ../nbs/45_retrieval.ipynb #034
+# %% ../nbs/45_retrieval.ipynb #033
 def log_p_z(
     x: torch.Tensor, z: torch.Tensor, valid: torch.Tensor, scale: float = 1.0
 ) -> torch.Tensor:
@@ -387,7 +389,7 @@ def log_p_z(
         scores = torch.einsum("bd,bkd->bk", x.to(exact), z.to(exact)) * scale
     return scores.masked_fill(~valid, -torch.inf).log_softmax(dim=1)
 
-# %% ../nbs/45_retrieval.ipynb #039
+# %% ../nbs/45_retrieval.ipynb #038
 class ShardedIndex:
     """An index over all processes' shards: `local` holds blocks `first` and on.
 
@@ -426,7 +428,7 @@ class ShardedIndex:
         begin = sum(counts[: rank()])
         return np.concatenate([p[begin : begin + n].cpu().numpy() for p in parts], axis=1)
 
-# %% ../nbs/45_retrieval.ipynb #042
+# %% ../nbs/45_retrieval.ipynb #041
 class MergedIndex:
     """`index` without the blocks `removed`, and `vectors` [n, D] of further blocks numbered on,
     searched as one."""
@@ -464,7 +466,7 @@ class RandomIndex:
         ids = np.array([g.choice(self.n_blocks, n, replace=False) for g in generators])
         return top_k_valid(np.zeros(ids.shape), ids.reshape(len(queries), n), k, exclude)
 
-# %% ../nbs/45_retrieval.ipynb #045
+# %% ../nbs/45_retrieval.ipynb #044
 def plane(vectors: np.ndarray) -> np.ndarray:
     """Vectors [n, D] on their first two principal components [n, 2]; the first row lies right and
     up."""

@@ -25,8 +25,13 @@ from realm_nb.retrieval import (
     recall,
     save_index,
     top_k_valid,
-    with_null,
 )
+
+
+def with_null(ids):
+    "∅ before the candidates `ids`, as `find_candidates` puts it."
+    return np.pad(ids, ((0, 0), (1, 0)), constant_values=MISSING)
+
 
 BACK_ENDS = {
     "Flat": "",
@@ -371,10 +376,7 @@ def test_repeated_candidates_are_embedded_once(corpus):
     from realm_nb.towers import pad
 
     naive = torch.stack(
-        [
-            torch.cat([embedder(pad([document_sequence(store, int(b))])) for b in row])
-            for row in ids
-        ]
+        [torch.cat([embedder(pad([document_sequence(store, int(b))])) for b in row]) for row in ids]
     )
     assert torch.allclose(z, naive, atol=1e-5)
     for a, b in zip(gradients(z), gradients(naive)):
