@@ -1,12 +1,13 @@
 # `make` alone lists what can be done.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup hooks export readme clean-notebooks check notebooks browser pytest test smoke train app bench table1 clean
+.PHONY: help setup hooks format export readme clean-notebooks check notebooks browser pytest test smoke train app bench table1 clean
 
 PYTHON ?= python
 WORKERS ?= 2
 PYTEST_ARGS ?=
 RUN = $(if $(ARGS), $(ARGS))
+CHECKED = nbs tests tools benchmarks realm_nb/__init__.py realm_nb/__main__.py realm_nb/app.py realm_nb/ask.py
 
 # Tests that download share the cache of the library, so that nothing is fetched twice.
 export REALM_NB_TEST_CACHE ?= $(or $(REALM_NB_HOME),$(HOME)/.cache/realm_nb)
@@ -21,6 +22,10 @@ hooks:  ## let git merge notebooks cell by cell (for this checkout)
 	git config merge.nbdev-merge.name "resolve conflicts with nbdev_fix"
 	git config merge.nbdev-merge.driver "nbdev_merge %O %A %B %P"
 
+format:  ## lay out notebooks, tests, tools and benchmarks
+	ruff format -q $(CHECKED)
+	ruff check -q --fix $(CHECKED)
+
 export:  ## notebooks -> realm_nb/
 	nbdev_export
 
@@ -32,10 +37,14 @@ readme:  ## run nbs/index.ipynb, and make README.md from it
 clean-notebooks:  ## drop ids, counts, widgets and progress bars from the notebooks
 	$(PYTHON) tools/clean.py
 
-check:  ## are library, README and notebooks in sync, and the notebooks clean?
+check:  ## are library, README and notebooks in sync, and the notebooks clean? is all of it readable?
 	$(PYTHON) tools/insync.py
 	$(PYTHON) tools/readme.py --check
 	$(PYTHON) tools/clean.py --check
+	ruff format --check -q $(CHECKED)
+	ruff check -q $(CHECKED) realm_nb
+	mypy
+	$(PYTHON) tools/readable.py
 
 notebooks:  ## run every notebook (WORKERS=2)
 	OMP_NUM_THREADS=1 nbdev_test --n_workers $(WORKERS) --timing
@@ -64,7 +73,7 @@ bench:  ## throughput of taggers and masking on the real dump (minutes)
 	$(PYTHON) benchmarks/masking.py --corpus wiki-dump $(ARGS)
 
 table1:  ## question answering next to the paper's table (ARGS="--towers runs/quick --run runs/table1")
-	$(PYTHON) -m realm_nb.qa.table1 table1 $(ARGS)
+	$(PYTHON) -m realm_nb table1 $(ARGS)
 
 clean:  ## remove caches and builds; runs/ and downloads stay
 	rm -rf build dist _docs _proc artefacts .pytest_cache .hypothesis .benchmarks

@@ -136,10 +136,7 @@ def test_pins(project):
     } <= set(dev)
     for requirement in project["project"]["dependencies"]:
         assert ">=" in requirement, f"{requirement}: without a lower bound"
-    assert project["project"]["scripts"] == {
-        "realm-train": "realm_nb.train:main",
-        "realm-app": "realm_nb.app:main",
-    }
+    assert project["project"]["scripts"] == {"realm": "realm_nb.__main__:main"}
     assert "network" in "".join(project["tool"]["pytest"]["ini_options"]["markers"])
 
 
@@ -221,19 +218,6 @@ def test_numbered_notebook(path):
                 assert number[name.removeprefix("realm_nb.")] < number[module_of(path)], (
                     f"imports {name}, which comes later"
                 )
-
-
-def long_cells(path):
-    return [
-        n
-        for s in exports(path)
-        if (n := len([x for x in s.splitlines() if x.strip() and not x.startswith("#|")])) > 40
-    ]
-
-
-@pytest.mark.parametrize("path", NUMBERED, ids=name_of)
-def test_exported_cells_are_short(path):
-    assert not long_cells(path), "exported cells of more than 40 lines"
 
 
 @each_notebook
