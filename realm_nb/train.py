@@ -40,7 +40,14 @@ from realm_nb.core.distributed import (
 from .core.errors import UserError, cli, nearest
 from .core.files import atomic_path, cache_home, digest, sha256
 from .core.folder import Run
-from .core.loop import fit, latest_checkpoint, module_digest, on_disk, step_folders
+from realm_nb.core.loop import (
+    Training,
+    fit,
+    latest_checkpoint,
+    module_digest,
+    on_disk,
+    step_folders,
+)
 from .evaluate import compare, inspect, measure, showcase, table, write_report
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
 from .masking import Copies, Masker, batch_ids, held_out_blocks, split_sentences
@@ -373,17 +380,8 @@ def stage_warmup(p: Parts) -> dict:
             realm, *warmup_batch(p.masker, pairs, p.config.seed, w.own, w.nothing, w.extra_masks)
         )
 
-    fit(
-        p.run,
-        "warmup",
-        p.towers,
-        {"encoder": (p.towers.encoder, w.lr)},
-        loss_of,
-        w.steps,
-        max(1, w.steps // 10),
-        p.config.pretrain.save_every,
-        seed=p.config.seed,
-    )
+    training = Training("warmup", w.steps, p.config.pretrain.save_every, seed=p.config.seed)
+    fit(p.run, training, p.towers, [(p.towers.encoder, w.lr)], loss_of)
     return {"reading": reading_accuracy(p)}
 
 # %% ../nbs/85_train.ipynb #010
@@ -423,17 +421,8 @@ def stage_ict(p: Parts) -> dict:
             len(mine) * world_size() / batch
         ), figures  # the mean over processes is then the mean over pairs
 
-    fit(
-        p.run,
-        "ict",
-        p.towers,
-        {"embedder": (p.towers.embedders, c.lr)},
-        loss_of,
-        c.steps,
-        max(1, c.steps // 10),
-        p.config.pretrain.save_every,
-        seed=p.config.seed,
-    )
+    training = Training("ict", c.steps, p.config.pretrain.save_every, seed=p.config.seed)
+    fit(p.run, training, p.towers, [(p.towers.embedders, c.lr)], loss_of)
     vectors = p.realm(p.towers.eval()).build_index()
     if vectors is None:
         return {}
@@ -551,9 +540,9 @@ def stage_pretrain(p: Parts) -> dict:
         loss, figures = realm_step(realm, p.train_masker, examples, ids, c.marginal)
         return loss, {**figures, **refresher.staleness(step)}
 
-    parts = {"encoder": (p.towers.encoder, c.lr_encoder)}
+    param_groups = [(p.towers.encoder, c.lr_encoder)]
     if c.retrieval != "frozen":
-        parts["embedder"] = (p.towers.embedders, c.lr_embedder)
+        param_groups.append((p.towers.embedders, c.lr_embedder))
     for e in p.towers.embedders:
         e.requires_grad_(c.retrieval != "frozen")
     with contextlib.closing(refresher):
@@ -565,20 +554,16 @@ def stage_pretrain(p: Parts) -> dict:
             start_null(
                 realm, [p.train_masker(s) for s in train[:256]], refresher.index, c.candidates
             )
-        fit(
-            p.run,
+        training = Training(
             "pretrain",
-            p.towers,
-            parts,
-            loss_of,
             c.steps,
-            max(1, c.steps // 10),
             c.save_every,
-            refresher.before,
-            seed=p.config.seed,
-            extra=lambda step: {"index": refresher.version, "position": step * c.batch},
-            keep=c.keep,
+            c.keep,
+            p.config.seed,
+            before_step=refresher.before,
+            extra_meta=lambda step: {"index": refresher.version, "position": step * c.batch},
         )
+        fit(p.run, training, p.towers, param_groups, loss_of)
     refresher.complete(c.steps)
     last = p.run.metrics.of("pretrain")[-max(1, c.steps // 5) :]
     return {k: float(np.mean([m[k] for m in last])) for k in ("loss", "ru", "p_null", "hit")}
