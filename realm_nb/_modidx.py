@@ -158,8 +158,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                           'realm_nb/core/distributed.py'),
                                            'realm_nb.core.distributed.Gather.forward': ( 'core/distributed.html#gather.forward',
                                                                                          'realm_nb/core/distributed.py'),
-                                           'realm_nb.core.distributed._average': ( 'core/distributed.html#_average',
-                                                                                   'realm_nb/core/distributed.py'),
                                            'realm_nb.core.distributed.average_gradients': ( 'core/distributed.html#average_gradients',
                                                                                             'realm_nb/core/distributed.py'),
                                            'realm_nb.core.distributed.barrier': ( 'core/distributed.html#barrier',

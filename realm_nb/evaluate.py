@@ -37,7 +37,8 @@ def targets(examples, device="cpu") -> tuple[torch.Tensor, torch.Tensor]:
     "(y int64 [B, M] padded with 0, which masks are there bool [B, M])."
     y = [torch.from_numpy(e.y.astype(np.int64)) for e in examples]
     real = [torch.ones(len(e.y), dtype=torch.bool) for e in examples]
-    return tuple(pad_sequence(rows, batch_first=True).to(device) for rows in (y, real))
+    padded = pad_sequence(y, batch_first=True).to(device)
+    return padded, pad_sequence(real, batch_first=True).to(device)
 
 
 @torch.no_grad()
@@ -50,9 +51,10 @@ def predict(realm: Realm, examples, ids: np.ndarray, log_p_z: torch.Tensor):
     row = torch.cumsum(real.flatten(), 0).reshape(real.shape) - 1  # each mask's row in `mixture`
     is_null = torch.from_numpy(ids == MISSING).to(realm.device)
     log_p_y_z = torch.zeros(*ids.shape, y.shape[1], device=realm.device)
-    said, said_null, mixture = torch.zeros_like(y), torch.zeros_like(y), None
+    said, said_null = torch.zeros_like(y), torch.zeros_like(y)
+    mixture = torch.zeros(0, 0, device=realm.device)
     for (b, k, j), right, log_p in log_probs_at_masks(realm, examples, ids):
-        if mixture is None:
+        if not len(mixture):
             mixture = torch.zeros(int(real.sum()), log_p.shape[1], device=realm.device)
         mixture.index_add_(0, row[b, j], log_p_z[b, k].exp().unsqueeze(1) * log_p.exp())
         log_p_y_z[b, k, j] = log_p.gather(1, right.unsqueeze(1)).squeeze(1)
@@ -119,13 +121,13 @@ def _measure_batch(realm: Realm, masker: Masker, examples, predicted) -> dict[st
 def bootstrap(statistic, *columns, resamples: int = 2000, seed: int = 0):
     """(value, low, high): `statistic(*columns)` of arrays [n] and its 95 % percentile interval over
     resampled rows."""
-    columns, g = [np.asarray(c, dtype=np.float64) for c in columns], rng(seed, "bootstrap")
-    draws, n = [], len(columns[0])
+    table, g = [np.asarray(c, dtype=np.float64) for c in columns], rng(seed, "bootstrap")
+    draws, n = [], len(table[0])
     for _ in range(resamples):
         rows = g.integers(n, size=n)
-        draws.append(statistic(*(c[rows] for c in columns)))
+        draws.append(statistic(*(c[rows] for c in table)))
     low, high = np.quantile(draws, [0.025, 0.975])
-    return float(statistic(*columns)), float(low), float(high)
+    return float(statistic(*table)), float(low), float(high)
 
 
 def mean_difference(a: np.ndarray, b: np.ndarray) -> float:

@@ -37,7 +37,7 @@ def splitmix64(x) -> np.ndarray:
 def hash_bits(*numbers) -> np.ndarray:
     """64 random bits, uint64 [...], determined by non-negative whole `numbers` (arrays broadcast),
     in order."""
-    h = np.uint64(0)
+    h = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):
         for n in numbers:
             h = splitmix64((h ^ np.asarray(n, np.uint64)) + np.uint64(0x9E3779B97F4A7C15))

@@ -163,10 +163,12 @@ def score_candidates(realm: Realm, x: torch.Tensor, ids: np.ndarray) -> torch.Te
 def start_null(realm: Realm, examples: list[Example], index: Index, k: int):
     """Let a learned ∅ begin as likely as the average retrieved block, so that no steps are spent on
     bringing it there."""
-    x = realm.embed_queries(examples)
+    null, x = realm.towers.embedder.null, realm.embed_queries(examples)
+    if null is None:
+        return
     scores, ids = index.search(x.cpu().numpy(), k - 1, [e.exclude for e in examples])
     mean = x.mean(0)
-    realm.towers.embedder.null.copy_(mean * float(scores[ids != MISSING].mean()) / (mean @ mean))
+    null.copy_(mean * float(scores[ids != MISSING].mean()) / (mean @ mean))
 
 # %% ../nbs/70_pretrain.ipynb #018
 def log_probs_at_masks(realm: Realm, examples: list[Example], ids: np.ndarray):

@@ -66,8 +66,8 @@ def top_k_valid(scores: np.ndarray, ids: np.ndarray, k: int, exclude=None):
     ordered = np.take_along_axis(ids, order, 1)
     np.put_along_axis(keep, order[:, 1:], ordered[:, 1:] != ordered[:, :-1], 1)
     keep &= ids != MISSING
-    for row, banned in enumerate(exclude or ()):
-        keep[row] &= ~np.isin(ids[row], list(banned))
+    for i, banned in enumerate(exclude or ()):
+        keep[i] &= ~np.isin(ids[i], list(banned))
     place = keep.cumsum(1) - 1
     row, column = np.nonzero(keep & (place < k))
     best = np.full((len(ids), k), -np.inf, np.float32)
@@ -172,7 +172,7 @@ class FaissIndex:
         import faiss
 
         try:
-            faiss.ParameterSpace().set_index_parameters(self.index, options)
+            faiss.ParameterSpace().set_index_parameters(self.index, options)  # type: ignore[arg-type]
         except RuntimeError:
             raise UserError(
                 f"the index does not know the options {options!r}; "
@@ -366,13 +366,13 @@ def embed_candidates(
     `MISSING` stands for ∅: the Embedder's vector of nothing, or the vector that it has learnt for
     it."""
     distinct, where = np.unique(ids, return_inverse=True)
-    rows = []
+    parts = []
     if embedder.null is not None and distinct[0] == MISSING:
-        rows.append(embedder.null.unsqueeze(0))
+        parts.append(embedder.null.unsqueeze(0))
         distinct = distinct[1:]
     if len(distinct):
-        rows.append(embed_all(embedder, document_sequences(store, distinct, stored), max_tokens))
-    rows = torch.cat(rows)
+        parts.append(embed_all(embedder, document_sequences(store, distinct, stored), max_tokens))
+    rows = torch.cat(parts)
     return rows[torch.from_numpy(where.reshape(ids.shape)).to(rows.device)]
 
 # %% ../nbs/45_retrieval.ipynb #033

@@ -133,7 +133,7 @@ def load_bert(path, layers: int = 0, dropout: float = 0.1):
             raise UserError(
                 f"{path} is a {kind} model; REALM's towers take a BERT, such as minilm-l6 or bert-base"
             )
-        model, info = BertForMaskedLM.from_pretrained(
+        loaded: tuple = BertForMaskedLM.from_pretrained(  # type: ignore[assignment]
             path,
             attn_implementation="eager",
             output_loading_info=True,
@@ -143,6 +143,7 @@ def load_bert(path, layers: int = 0, dropout: float = 0.1):
         )
     except (OSError, ValueError) as e:
         raise UserError(f"cannot load weights from {path}: {first_line(e)}") from None
+    model, info = loaded
     has_head = not any("transform" in name for name in info["missing_keys"])
     return slice_layers(model.float(), layers), has_head
 
@@ -457,12 +458,12 @@ def build_towers(encoder: dict, embedder: dict, model: ModelConfig, has_head: bo
     from transformers import BertConfig, BertForMaskedLM, BertModel
 
     def embed(learned_null: bool) -> Embedder:
-        config = BertConfig(**embedder, attn_implementation="eager")
+        config = BertConfig(**{**embedder, "attn_implementation": "eager"})
         bert = BertModel(config, add_pooling_layer=False)
         return Embedder(bert, model.dim, model.pooling, learned_null, model.frozen_layers)
 
     documents = embed(model.learned_null)
-    reader = BertForMaskedLM(BertConfig(**encoder, attn_implementation="eager"))
+    reader = BertForMaskedLM(BertConfig(**{**encoder, "attn_implementation": "eager"}))
     own = None if model.shared else embed(False)
     return Towers(documents, Encoder(reader, model.pointer), has_head, own, model.scaled)
 

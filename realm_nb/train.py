@@ -218,7 +218,7 @@ def stage_pretrain(w: Workspace) -> dict:
         hit = answer_hits(masker, examples, scores.ids).any(1).mean()
         return loss, {**step_metrics(scores), "hit": float(hit), **refresher.staleness(step)}
 
-    param_groups = [(towers.encoder, c.lr_encoder)]
+    param_groups: list = [(towers.encoder, c.lr_encoder)]
     if learns:
         param_groups.append((towers.embedders, c.lr_embedder))
     for embedder in towers.embedders:
@@ -262,7 +262,7 @@ def stage_evaluate(w: Workspace) -> dict:
     ]
     path = write_report(w.run, rows, pages, run_facts(w, len(examples)))
     columns = {f"{name}/{k}": v for name, arrays in found.items() for k, v in arrays.items()}
-    np.savez(w.run.folder / "heldout.npz", **columns)
+    np.savez(w.run.folder / "heldout.npz", **columns)  # type: ignore[arg-type]
     print(table(rows), f"\nreport: {path}", sep="\n")
     return {"rows": rows, "examples": len(examples)}
 

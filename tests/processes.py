@@ -1,4 +1,6 @@
-"""What test_distributed.py runs in two processes under torchrun: `processes.py OUT`. Each compares its share of the work with the whole, and writes what it found."""
+"""What test_distributed.py runs in two processes under torchrun: `processes.py OUT`.
+
+Each compares its share of the work with the whole, and writes what it found."""
 
 import contextlib
 import json
@@ -36,7 +38,7 @@ def difference(whole, parts, parameters) -> float:
     for p in parameters:
         p.grad = None
     parts.backward()
-    average_gradients(parameters, at_once=100)
+    average_gradients(parameters, at_once=2)
     gap = max(
         (p.grad - b).abs().max().item()
         for p, b in zip([p for p in parameters if p.grad is not None], want, strict=True)
@@ -79,9 +81,10 @@ def realm(form: str) -> float:
     w, there = torch.randn(6, 6, generator=g).requires_grad_(), torch.ones(5, 4, dtype=torch.bool)
     real = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=torch.bool)
     mine = slice(0, 2) if rank() == 0 else slice(2, 5)
-    loss = lambda s, masks=None: realm_loss(
-        log_p_z(x[s] @ w, z[s], there[s]), y[s], real[s], form, masks
-    )
+
+    def loss(s, masks=None):
+        return realm_loss(log_p_z(x[s] @ w, z[s], there[s]), y[s], real[s], form, masks)
+
     return difference(
         loss(slice(None)), loss(mine, mean_over_processes(real[mine].sum().item())), [w]
     )
@@ -105,7 +108,7 @@ def processes() -> dict:
     (w * (rank() + 1)).sum().backward()
     if rank() == 1:
         (here * 6).sum().backward()
-    average_gradients([w, here, nowhere], at_once=3)
+    average_gradients([w, here, nowhere], at_once=1)
     rows = gather_to_rank0(np.full((2 + rank(), 3), rank(), np.float32))
     figures = mean_metrics({"both": rank(), "mine": 5.0} if rank() else {"both": rank()})
     return {
@@ -157,7 +160,9 @@ def search() -> dict:
 
 
 def gloo_threads() -> int:
-    "How many threads of the group there are (Linux; elsewhere nobody can tell). One that still holds a tensor when Python ends aborts the process."
+    """How many threads of the group there are (Linux; elsewhere nobody can tell).
+
+    One that still holds a tensor when Python ends aborts the process."""
     count = 0
     for task in Path("/proc/self/task").glob("*/comm"):
         with contextlib.suppress(OSError):

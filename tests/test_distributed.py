@@ -1,4 +1,6 @@
-"Two processes give one process's loss, gradient and search results, and train what one would have trained."
+"""Two processes give one process's loss, gradient and search results.
+
+And they train what one would have trained."""
 
 import json
 import os
@@ -184,7 +186,10 @@ def test_one_of_two_is_killed_and_the_run_goes_on_to_the_bit(environment, tmp_pa
     assert process.wait(60) != 0, "torchrun ends the other and says so"
     assert not (tmp_path / "killed/stages/pretrain.json").exists()
     assert "going on from step 5" in train(environment, tmp_path / "killed", *flags).stderr
-    plain = lambda run: [(m["stage"], m["step"], m["loss"]) for m in lines(run)]
+
+    def plain(run):
+        return [(m["stage"], m["step"], m["loss"]) for m in lines(run)]
+
     assert plain(tmp_path / "killed") == plain(tmp_path / "whole")
     a, b = weights(tmp_path / "killed", 12), weights(tmp_path / "whole", 12)
     assert all((a[k] == b[k]).all() for k in a)
@@ -215,9 +220,9 @@ def test_two_processes_take_the_versions_of_one_builder(environment, tmp_path):
 
 def test_a_batch_that_does_not_go_round_is_refused(environment, tmp_path):
     done = train(environment, tmp_path / "run", "--pretrain.batch", "1", ok=False)
+    assert done.returncode != 0
     assert (
-        done.returncode != 0
-        and "error: --pretrain.batch 1 is less than one for each of the 2 processes; raise it, or start fewer"
-        in done.stderr
-    )
+        "error: --pretrain.batch 1 is less than one for each of the 2 processes; "
+        "raise it, or start fewer"
+    ) in done.stderr
     assert not (tmp_path / "run").exists()

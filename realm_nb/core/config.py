@@ -42,7 +42,8 @@ class Setting(typing.NamedTuple):
 
 def describe(config) -> dict[str, Setting]:
     "`{dotted name: Setting}` of every setting, in order."
-    out, types = {}, typing.get_type_hints(type(config))
+    out: dict[str, Setting] = {}
+    types = typing.get_type_hints(type(config))
     for f in fields(config):
         value = getattr(config, f.name)
         if is_dataclass(value):
@@ -88,8 +89,11 @@ def set_field(config, name: str, text: str):
 def _set(name: str, s: Setting, text: str):
     "Set one setting from `text`."
     try:
-        value = WORDS[str(text).lower()] if s.kind is bool else text
-        value = s.kind(text) if s.kind in (int, float) else value
+        value: object = text
+        if s.kind is bool:
+            value = WORDS[str(text).lower()]
+        elif s.kind in (int, float):
+            value = s.kind(text)
     except (ValueError, KeyError):
         raise UserError(f"--{name} takes {KINDS[s.kind]}, not {text!r}") from None
     check_value(name, value, s)
@@ -133,8 +137,8 @@ def _add(parser: Parser, name: str, s: Setting, everything: bool):
     meta, choices = s.field.metadata, typing.get_args(s.kind)
     text = meta.get("help", "").replace("%", "%%")
     if meta.get("positional"):
-        many = {"nargs": "*"} if typing.get_origin(s.kind) is list else {}
-        parser.add_argument(name, help=text, **many)
+        many = typing.get_origin(s.kind) is list
+        parser.add_argument(name, help=text, nargs="*" if many else None)
         return
     names = [f"--{name}", *meta.get("flag", "").split()]
     shown = everything or "." not in name or len(names) > 1
@@ -146,7 +150,8 @@ def _add(parser: Parser, name: str, s: Setting, everything: bool):
         default=argparse.SUPPRESS,
         metavar=KINDS.get(s.kind, "name").split()[-1].upper(),
         help=f"{text}{allowed} (default: {default})" if shown else argparse.SUPPRESS,
-        **({"nargs": "?", "const": "true"} if s.kind is bool else {}),
+        nargs="?" if s.kind is bool else None,
+        const="true" if s.kind is bool else None,
     )
 
 
@@ -155,7 +160,8 @@ def parse(argv, *targets, prog: str):
     return the first.
 
     Raises `UserError`, with the nearest known name where a name is wrong."""
-    everything, known = "--help-all" in argv, {}
+    everything = "--help-all" in argv
+    known: dict[str, Setting] = {}
     for target in targets:
         known |= describe(target)
     about = type(targets[0]).__doc__

@@ -13,7 +13,6 @@ import time
 
 import numpy as np
 import torch
-from torch.utils.benchmark import Timer
 
 from .errors import UserError, nearest
 
@@ -49,9 +48,11 @@ def _matmul_seconds(dtype: torch.dtype) -> float:
     """Seconds that a 256 × 384 × 1536 product takes on the CPU.
 
     They are one thread's own time, so that other work on the machine does not count."""
+    from torch.utils.benchmark import Timer
+
     matrices = {"a": torch.ones(256, 384, dtype=dtype), "b": torch.ones(384, 1536, dtype=dtype)}
     timer = Timer("a @ b", timer=time.thread_time, globals=matrices, num_threads=1)
-    return timer.timeit(3).mean
+    return timer.timeit(2).mean
 
 
 PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+import torch.distributed.nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from .errors import UserError
@@ -185,28 +186,21 @@ def broadcast_weights(module: torch.nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
-def average_gradients(parameters: list, at_once: int = 2**25) -> None:
-    """Replace each gradient by its mean over processes; about `at_once` numbers travel together.
+def average_gradients(parameters: list[torch.nn.Parameter], at_once: int = 16) -> None:
+    """Replace each gradient, [any shape], by its mean over processes; `at_once` travel together.
 
     One that a process lacks counts as zeros; one that all lack stays away."""
     if world_size() == 1:
         return
-    group = []
+    gradients = []
     have = gather_objects([p.grad is not None for p in parameters])
-    for parameter, somewhere in zip(parameters, map(any, zip(*have))):
-        if not somewhere:
-            continue
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        group.append(parameter.grad)
-        if sum(g.numel() for g in group) >= at_once:
-            _average(group)
-            group = []
-    if group:
-        _average(group)
-
-
-def _average(tensors: list[torch.Tensor]) -> None:
-    flat = parameters_to_vector(tensors)
-    dist.all_reduce(flat)
-    vector_to_parameters(flat / world_size(), tensors)
+    for parameter, somewhere in zip(parameters, np.any(have, axis=0)):
+        if somewhere:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+    for lo in range(0, len(gradients), at_once):
+        group = gradients[lo : lo + at_once]
+        flat = parameters_to_vector(group)
+        dist.all_reduce(flat)
+        vector_to_parameters(flat / world_size(), group)

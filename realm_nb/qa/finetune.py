@@ -15,7 +15,7 @@ from torch import nn
 
 from ..core.device import autocast, pick_precision, rng
 from ..core.errors import UserError
-from ..core.loop import fit
+from ..core.loop import Training, fit
 from realm_nb.qa.reader import (
     QaConfig,
     Reader,
@@ -176,20 +176,10 @@ def fine_tune(
         )
 
     model.towers.embedder.requires_grad_(refresher is not None)
-    parts = {"own": (model.towers.own, c.lr_tune)} | (
-        {"documents": (model.towers.embedder, c.lr_tune)} if refresher else {}
-    )
+    param_groups = [(model.towers.own, c.lr_tune)]
+    if refresher:
+        param_groups.append((model.towers.embedder, c.lr_tune))
     if model.reader:
-        parts |= {"body": (model.reader.body, c.lr), "head": (model.reader.head, c.lr_head)}
-    return fit(
-        run,
-        stage,
-        model,
-        parts,
-        loss_of,
-        c.tune_steps,
-        max(1, c.tune_steps // 10),
-        50,
-        between,
-        seed=c.seed,
-    )
+        param_groups += [(model.reader.body, c.lr), (model.reader.head, c.lr_head)]
+    training = Training(stage, c.tune_steps, seed=c.seed, before_step=between)
+    fit(run, training, model, param_groups, loss_of)

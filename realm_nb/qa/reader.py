@@ -22,7 +22,7 @@ from torch import nn
 from ..core.device import autocast, pick_precision, rng
 from ..core.errors import UserError
 from ..core.files import chunks, write_json
-from ..core.loop import fit
+from ..core.loop import Training, fit
 from .scoring import normalize_answer
 from ..retrieval import MISSING
 from ..store import TokenStore
@@ -450,17 +450,8 @@ def train_reader(
         )
         return reader_loss(scores, mask, correct, rows, len(chosen)), {}
 
-    return fit(
-        run,
-        stage,
-        reader,
-        {"body": (reader.body, c.lr), "head": (reader.head, c.lr_head)},
-        loss_of,
-        steps,
-        max(1, steps // 10),
-        50,
-        seed=c.seed,
-    )
+    param_groups = [(reader.body, c.lr), (reader.head, c.lr_head)]
+    fit(run, Training(stage, steps, seed=c.seed), reader, param_groups, loss_of)
 
 # %% ../../nbs/qa/92_reader.ipynb #032
 class Reading(NamedTuple):
