@@ -868,8 +868,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                 'realm_nb/text/sources.py'),
                                        'realm_nb.text.sources._pip_download': ( 'text/sources.html#_pip_download',
                                                                                 'realm_nb/text/sources.py'),
-                                       'realm_nb.text.sources._print_source': ( 'text/sources.html#_print_source',
-                                                                                'realm_nb/text/sources.py'),
                                        'realm_nb.text.sources._print_table': ('text/sources.html#_print_table', 'realm_nb/text/sources.py'),
                                        'realm_nb.text.sources._question_file': ( 'text/sources.html#_question_file',
                                                                                  'realm_nb/text/sources.py'),

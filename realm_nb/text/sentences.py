@@ -38,7 +38,7 @@ def _is_end(before: str, mark: str, after: str) -> bool:
         return False
     if mark != ".":
         return mark[0] != "…" or after[0].isupper()
-    word = re.search(r"[^\s(\[\"“‘—–/]*$", before).group().lstrip("'’")
+    word = re.split(r"[\s(\[\"“‘—–/]", before)[-1].lstrip("'’")
     starts = after.rstrip(",") in STARTERS
     if re.fullmatch(r"[^\W\d_]", word):  # an initial
         return starts and word != "I" and after != "A"

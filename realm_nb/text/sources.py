@@ -160,10 +160,15 @@ def _pip_download(source: Source, scratch: Path) -> Path:
     flags = [*PIP_FLAGS.split(), *source.pip_args, "-d", folder]
     command = [sys.executable, "-m", "pip", "download", *flags, pin]
     env = {**os.environ, "TMPDIR": folder, "TEMP": folder}
-    pipe = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, **pipe, env=env, text=True, errors="replace") as pip:
-        _show_progress(pip, Path(folder), source)
-        lines = pip.stdout.read().strip().splitlines() or ["no word"]
+    nothing = subprocess.DEVNULL
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        with subprocess.Popen(command, stdin=nothing, stdout=log, stderr=log, env=env) as pip:
+            try:
+                _show_progress(pip, Path(folder), source)
+            finally:
+                pip.kill()
+        log.seek(0)
+        lines = log.read().strip().splitlines() or ["no word"]
     if wheels := list(Path(folder).glob("*.whl")):
         return wheels[0]
     errors = [line for line in lines if "ERROR" in line] or lines
@@ -298,7 +303,7 @@ def _hub_snapshot(source: Source, folder: Path):
     "Download the named files of a model or data set into `folder`."
     from huggingface_hub import snapshot_download
 
-    wanted = source.hub_files or [m["file"] for m in source.members]
+    wanted = list(source.hub_files or [m["file"] for m in source.members])
     kind = "dataset" if source.kind == "corpus" else "model"
     snapshot_download(source.hub, repo_type=kind, allow_patterns=wanted, local_dir=folder)
     remove(folder / ".cache")
@@ -454,16 +459,6 @@ def _print_table(sources, root: Path):
         cached = "yes" if s.folder or (root / s.name / "source.json").is_file() else "-"
         print(line.format(s.name, s.kind, channels, cached, s.content, s.licence))
 
-
-def _print_source(source: Source, folder: Path):
-    "Print one entry, field by field."
-    files = ", ".join(m["file"] or m["path"] for m in source.members)
-    cached = folder if is_complete(folder, source) else "no"
-    shown = {**vars(source), "members": files, "parts": "", "cached": cached}
-    for key, value in shown.items():
-        if value:
-            print(f"{key:9} {value}")
-
 # %% ../../nbs/text/10_sources.ipynb #051
 @cli
 def main(argv):
@@ -480,6 +475,7 @@ def main(argv):
         _print_table(sources or registry().values(), root)
     for source in sources:
         if command == "show":
-            _print_source(source, root / source.name)
+            known = {key: value for key, value in vars(source).items() if value}
+            print(json.dumps(known, indent=1, ensure_ascii=False))
         elif command == "get":
             print(fetch(source, options.channel, options.cache))

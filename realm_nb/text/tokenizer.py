@@ -40,18 +40,18 @@ def tiny_tokenizer(texts: Iterable[str], size: int = 2000):
     from transformers import BertTokenizer
 
     backend = BertTokenizer().backend_tokenizer
-    words = Counter()
+    words: Counter[str] = Counter()
     for text in texts:
         normalized = backend.normalizer.normalize_str(text)
         words.update(word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normalized))
-    covered = Counter()  # characters of the texts, by word piece
+    covered: Counter[str] = Counter()  # characters of the texts, by word piece
     for word, count in words.items():
         endings = ["##" + word[-n:] for n in (2, 3, 4) if n < len(word)]
         for piece in {word, word[:2], word[:3], word[:4], *endings}:
             covered[piece] += count * len(piece.removeprefix("##"))
     characters = sorted(set("".join(words)))
     inner = ["##" + character for character in characters]
-    frequent = sorted(sorted(covered), key=covered.get, reverse=True)
+    frequent = sorted(sorted(covered), key=lambda piece: -covered[piece])
     pieces = dict.fromkeys([*SPECIALS, *characters, *inner, *frequent])
     return BertTokenizer(vocab={piece: i for i, piece in enumerate(list(pieces)[:size])})
 
