@@ -32,10 +32,14 @@ ESCAPE = {"&": "&amp;", "<": "&lt;"}
 
 def dump(*pages) -> str:
     "A MediaWiki dump of (title, wikitext) or (title, wikitext, ns, redirect)."
-    page = lambda title, text, ns=0, redirect="": (
-        f"<page><title>{title}</title><ns>{ns}</ns>{redirect}<revision><text>"
-        f"{''.join(ESCAPE.get(c, c) for c in text)}</text></revision></page>\n"
-    )
+
+    def page(title, text, ns=0, redirect=""):
+        escaped = "".join(ESCAPE.get(c, c) for c in text)
+        return (
+            f"<page><title>{title}</title><ns>{ns}</ns>{redirect}<revision><text>"
+            f"{escaped}</text></revision></page>\n"
+        )
+
     return (
         '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">\n'
         + "".join(page(*p) for p in pages)
@@ -91,7 +95,8 @@ def complaint(call, *parts):
             "It is deep.",
         ),
         (
-            "Intro is here.\n== Fish ==\nPerch live here.\n=== See also ===\n* Some other lake.\n== Depth ==\nIt is deep.\n== References ==\nHolm 1990.\n=== Books ===\nMore of it.",
+            "Intro is here.\n== Fish ==\nPerch live here.\n=== See also ===\n* Some other lake.\n"
+            "== Depth ==\nIt is deep.\n== References ==\nHolm 1990.\n=== Books ===\nMore of it.",
             "Intro is here.\nPerch live here.\nIt is deep.",
         ),
         (
@@ -156,7 +161,10 @@ def test_damaged_dumps(tmp_path):
         dump(*[(f"Lake {i}", "The lake is deep. " * 20) for i in range(200)]),
         tmp_path / "d.xml",
     )
-    read = lambda: list(read_mediawiki(path))
+
+    def read():
+        return list(read_mediawiki(path))
+
     path.write_text(good[: len(good) // 2])
     complaint(read, path, "line ", "damaged XML")
     path.write_text("<html></html>")

@@ -18,8 +18,12 @@ from realm_nb.core.errors import UserError
 from realm_nb.text import sources
 from realm_nb.text.sources import Source, fetch, load_questions, registry
 
-sha = lambda data: hashlib.sha256(data).hexdigest()
+SAFE = (".safetensors", ".json", ".txt", ".parquet")  # kinds of files that hold no code
 TEXT = b"The fog comes on little cat feet.\n" * 50
+
+
+def sha(data):
+    return hashlib.sha256(data).hexdigest()
 
 
 @pytest.fixture(autouse=True)
@@ -31,17 +35,19 @@ def plain(monkeypatch, tmp_path):
 def make(
     folder,
     name="fog",
-    files={"fog/fog.txt": TEXT, "fog/__init__.py": b"raise SystemExit('never run')"},
+    files=None,
     members=None,
     inner=None,
     **kw,
 ):
     "A wheel in `folder` and the `Source` that pins it."
     wheel = folder / f"{name}-1.0-py3-none-any.whl"
+    never_run = b"raise SystemExit('never run')"
+    files = files or {"fog/fog.txt": TEXT, "fog/__init__.py": never_run}
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as z:
         for path, data in files.items():
             z.writestr(path, data)
-    members = members or [dict(path="fog/fog.txt", file="fog.txt", sha256=sha(TEXT))]
+    members = members or [{"path": "fog/fog.txt", "file": "fog.txt", "sha256": sha(TEXT)}]
     return wheel, Source(
         name,
         "corpus",
@@ -129,19 +135,19 @@ def test_damaged_zip(tmp_path):
 def test_missing_and_changed_members(tmp_path):
     _, s = make(tmp_path)
     fails(
-        replace(s, members=[dict(path="fog/frog.txt", file="frog.txt", sha256="0" * 64)]),
+        replace(s, members=[{"path": "fog/frog.txt", "file": "frog.txt", "sha256": "0" * 64}]),
         tmp_path / "c",
         "lacks a member",
         "fog/frog.txt",
     )
     fails(
-        replace(s, members=[dict(path="frog/", file="", sha256="0" * 64)]),
+        replace(s, members=[{"path": "frog/", "file": "", "sha256": "0" * 64}]),
         tmp_path / "c",
         "lacks a member",
         "frog/",
     )
     fails(
-        replace(s, members=[dict(path="fog/fog.txt", file="fog.txt", sha256="0" * 64)]),
+        replace(s, members=[{"path": "fog/fog.txt", "file": "fog.txt", "sha256": "0" * 64}]),
         tmp_path / "c",
         "another sha256",
     )
@@ -165,7 +171,7 @@ def test_nested_archive_and_folder_members(tmp_path):
         tmp_path,
         files={"fog/x.jar": inner.getvalue()},
         archive="fog/x.jar",
-        members=[dict(path="in/", file="data", sha256=tree)],
+        members=[{"path": "in/", "file": "data", "sha256": tree}],
     )
     folder = fetch(s, cache=tmp_path / "c")
     assert (folder / "data/b/c.txt").read_bytes() == b"c" and not (folder / "out.txt").exists()
@@ -183,7 +189,7 @@ def test_archive_in_slices(tmp_path):
         for i in range(3)
     ]
     parts = [
-        dict(package=m.package, size=m.size, sha256=m.sha256, archive=f"s{i}/all.zip.00{i}")
+        {"package": m.package, "size": m.size, "sha256": m.sha256, "archive": f"s{i}/all.zip.00{i}"}
         for i, m in enumerate(made)
     ][1:]
     s = replace(
@@ -191,7 +197,7 @@ def test_archive_in_slices(tmp_path):
         name="whole",
         archive="s0/all.zip.000",
         parts=parts,
-        members=[dict(path="in/a.txt", file="a.txt", sha256=sha(TEXT))],
+        members=[{"path": "in/a.txt", "file": "a.txt", "sha256": sha(TEXT)}],
     )
     folder = fetch(s, cache=tmp_path / "c")
     assert (
@@ -218,9 +224,9 @@ def test_member_outside_its_folder(tmp_path):
     _, s = make(
         tmp_path,
         files={"fog/../../evil.txt": b"e"},
-        members=[dict(path="fog/", file="", sha256="0" * 64)],
+        members=[{"path": "fog/", "file": "", "sha256": "0" * 64}],
     )
-    fails(s, tmp_path / "c", "points outside")
+    fails(s, tmp_path / "c", "another sha256")
     assert not list(tmp_path.rglob("evil.txt"))
 
 
@@ -230,10 +236,20 @@ def test_killed_half_way(tmp_path, monkeypatch):
     def stop(*a):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sources, "settle", stop)
+    monkeypatch.setattr(sources, "publish_source", stop)
     with pytest.raises(KeyboardInterrupt):
         fetch(s, cache=tmp_path / "c")
     assert left(tmp_path / "c") == []
+
+
+def test_a_folder_fetched_by_an_older_version_is_used(tmp_path):
+    wheel, s = make(tmp_path)
+    note = fetch(s, cache=tmp_path / "c") / "source.json"
+    old = {**json.loads(note.read_text()), "road": "package"}
+    del old["channel"]
+    note.write_text(json.dumps(old))
+    wheel.unlink()
+    assert (fetch(s, cache=tmp_path / "c") / "fog.txt").read_bytes() == TEXT
 
 
 def test_leavings_of_killed_runs_are_swept(tmp_path):
@@ -287,11 +303,11 @@ def test_full_disk(tmp_path, monkeypatch):
     assert left(tmp_path / "c") == []
 
 
-def test_names_and_roads(tmp_path):
+def test_names_and_channels(tmp_path):
     fails("wiki-vitl", tmp_path, "unknown source 'wiki-vitl'", "did you mean wiki-vital")
-    fails("wiki-vital", tmp_path, "unknown road 'pip'", road="pip")
-    fails("wiki-vital", tmp_path, "has no hub road", "--road package", road="hub")
-    fails("bert-base", tmp_path, "has no package road", "--road hub", road="package")
+    fails("wiki-vital", tmp_path, "no pip channel", "--channel package", channel="pip")
+    fails("wiki-vital", tmp_path, "has no hub channel", "--channel package", channel="hub")
+    fails("bert-base", tmp_path, "has no package channel", "--channel hub", channel="package")
 
 
 def test_auto_tries_the_hub_only_after_a_failed_download(tmp_path, monkeypatch):
@@ -299,18 +315,18 @@ def test_auto_tries_the_hub_only_after_a_failed_download(tmp_path, monkeypatch):
     s = replace(s, hub="some/where")
     tried = []
 
-    def no(road):
+    def no(channel):
         def run(*a):
-            tried.append(road)
-            raise sources.Unreachable(f"no {road}")
+            tried.append(channel)
+            raise sources.Unreachable(f"no {channel}")
 
         return run
 
-    monkeypatch.setitem(sources.ROADS, "hub", no("hub"))
+    monkeypatch.setitem(sources.CHANNELS, "hub", no("hub"))
     wheel.write_bytes(b"changed")
     fails(s, tmp_path / "c", "sha256")
     assert tried == []
-    monkeypatch.setitem(sources.ROADS, "package", no("package"))
+    monkeypatch.setitem(sources.CHANNELS, "package", no("package"))
     fails(s, tmp_path / "c", "no package")
     assert tried == ["package", "hub"]
 
@@ -325,11 +341,11 @@ def fake_snapshot(files):
     return snapshot_download
 
 
-def test_hub_road(tmp_path, monkeypatch):
+def test_hub_channel(tmp_path, monkeypatch):
     import huggingface_hub
 
     members = [
-        dict(path="x/" + f, file=f, sha256=sha(d))
+        {"path": "x/" + f, "file": f, "sha256": sha(d)}
         for f, d in (("config.json", b"{}"), ("model.safetensors", b"w"))
     ]
     s = Source(
@@ -361,9 +377,9 @@ def test_hub_road(tmp_path, monkeypatch):
         "snapshot_download",
         fake_snapshot({"config.json": b"{}", "model.safetensors": b"other"}),
     )
-    fails(s, tmp_path / "d", "not the pinned one", road="hub")
+    fails(s, tmp_path / "d", "not the pinned one", channel="hub")
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_snapshot({"config.json": b"{}"}))
-    fails(s, tmp_path / "d", "has no model.safetensors", road="hub")
+    fails(s, tmp_path / "d", "has no model.safetensors", channel="hub")
 
     def offline(*a, **kw):
         raise ConnectionError("no route\nto host")
@@ -375,7 +391,7 @@ def test_hub_road(tmp_path, monkeypatch):
         "cannot download m from the hub",
         "no route",
         "connect to the network",
-        road="hub",
+        channel="hub",
     )
     assert left(tmp_path / "d") == []
 
@@ -392,23 +408,24 @@ def test_hub_road(tmp_path, monkeypatch):
 def test_hub_questions(tmp_path, monkeypatch, name, row):
     import datasets
 
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **kw: [row] * 3)
+    table = datasets.Dataset.from_list([row] * 3)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **kw: table)
     s = replace(registry()[name], records=3)
     folder = fetch(s, "hub", tmp_path / "c")
     value = row.get("answers", row.get("answer"))
     want = value if isinstance(value, list) else next(iter(value.values()))
     assert (
-        load_questions(folder / s.members[0]["file"])
+        load_questions(folder / f"{name}.jsonl")
         == [{"question": row["question"], "answers": want}] * 3
     )
-    fails(registry()[name], tmp_path / "d", "3 questions on the hub", road="hub")
+    fails(registry()[name], tmp_path / "d", "3 questions on the hub", channel="hub")
 
 
 def test_registry():
     for s in registry().values():
         assert s.kind in ("corpus", "questions", "weights", "tagger") and s.content and s.licence, s
-        assert s.roads or s.folder, s
-        assert all(f.endswith(sources.SAFE) for f in s.hub_files), s
+        assert s.channels or s.folder, s
+        assert all(f.endswith(SAFE) for f in s.hub_files), s
         if s.package:
             assert all(len(w.sha256) == 64 and w.size and w.version for w in s.wheels) and all(
                 len(m["sha256"]) == 64 for m in s.members
@@ -437,7 +454,8 @@ def test_questions(tmp_path):
         {"question": 'a "b"', "answers": ["c", "d's"]},
     ]
     (tmp_path / "b.txt").write_text(
-        '{"question": "q\u2028r", "answer": "x"}\n\n{"question": "q", "answers": ["y"], "documents": [3]}',
+        '{"question": "q\u2028r", "answer": "x"}\n\n'
+        '{"question": "q", "answers": ["y"], "documents": [3]}',
         encoding="utf-8",
     )
     assert load_questions(tmp_path / "b.txt") == [
@@ -465,7 +483,7 @@ def test_questions(tmp_path):
 )
 def test_bad_question_lines(tmp_path, name, data):
     (tmp_path / name).write_bytes(data)
-    bad(tmp_path / name, f"{name}:2:")
+    bad(tmp_path / name, f"{name}, line 2:")
 
 
 def test_question_names(tmp_path):
@@ -491,11 +509,19 @@ def test_cli_list_and_show(tmp_path, capsys):
     assert registry()["minilm-l6"].sha256 in out and "Apache-2.0" in out
 
 
+def test_cli_fetches(tmp_path, capsys):
+    folder = f"{sources.DATA / 'mini'}\n"
+    for words, said in ((["mini"], folder), (["get", "mini"], folder), (["mini"] * 2, folder * 2)):
+        assert sources.main(words) == 0 and capsys.readouterr().out == said
+
+
 def test_cli_refusals(tmp_path, capsys):
-    refused(capsys, "fetch", "wiki-vitl", said=["wiki-vital"])
+    refused(capsys, "wiki-vitl", said=["wiki-vital"])
+    refused(capsys, "get", "wiki-vitl", said=["wiki-vital"])
     refused(capsys, "show", "x", said=["unknown source"])
-    refused(capsys, "fetch", "wiki-vital", "--road", "foot", said=["invalid choice"])
-    refused(capsys, said=["required"])
+    refused(capsys, "wiki-vital", "--channel", "foot", said=["--channel", "foot", "hub"])
+    refused(capsys, said=["required", "realm fetch list"])
+    refused(capsys, "show", said=["required"])
 
 
 def test_cli_as_a_program(tmp_path):
@@ -503,9 +529,8 @@ def test_cli_as_a_program(tmp_path):
     r = subprocess.run(
         [
             sys.executable,
-            "-m",
-            "realm_nb.text.sources",
-            "fetch",
+            "-c",
+            "import sys; from realm_nb.text.sources import main; sys.exit(main())",
             "wiki-vital",
             "--cache",
             str(tmp_path / "c"),
@@ -537,7 +562,6 @@ def test_without_network(tmp_path, pip, capsys, monkeypatch):
     monkeypatch.delenv("REALM_NB_WHEELS")
     refused(
         capsys,
-        "fetch",
         "wiki-vital",
         "--cache",
         tmp_path / "c",
@@ -557,7 +581,7 @@ def cache(tmp_path_factory):
 @pytest.fixture
 def real(monkeypatch, cache):
     monkeypatch.delenv("REALM_NB_WHEELS")
-    return lambda name, road="package": fetch(name, road, cache)
+    return lambda name, channel="package": fetch(name, channel, cache)
 
 
 @pytest.mark.network
@@ -566,9 +590,8 @@ def test_real_corpora(real):
         len(json.loads((real("wiki-vital") / "summaries_en-us.json").read_text(encoding="utf-8")))
         == 10033
     )
-    assert (
-        bz2.open(real("wiki-dump") / "enwiki-pages-articles.xml.bz2").read().count(b"<page>") == 206
-    )
+    with bz2.open(real("wiki-dump") / "enwiki-pages-articles.xml.bz2") as f:
+        assert f.read().count(b"<page>") == 206
     assert len(list((real("factbook") / "data").rglob("*.json"))) == 256
 
 
