@@ -18,7 +18,6 @@ from realm_nb.core.errors import UserError
 from realm_nb.text import sources
 from realm_nb.text.sources import Source, fetch, load_questions, registry
 
-SAFE = (".safetensors", ".json", ".txt", ".parquet")  # kinds of files that hold no code
 TEXT = b"The fog comes on little cat feet.\n" * 50
 
 
@@ -421,11 +420,17 @@ def test_hub_questions(tmp_path, monkeypatch, name, row):
     fails(registry()[name], tmp_path / "d", "3 questions on the hub", channel="hub")
 
 
+def test_files_that_may_hold_code_are_not_fetched_from_a_hub(tmp_path):
+    source = replace(registry()["minilm-l6"], hub_files=["pytorch_model.bin"])
+    with pytest.raises(UserError, match="pytorch_model.bin may hold code"):
+        sources._hub_snapshot(source, tmp_path)
+
+
 def test_registry():
     for s in registry().values():
         assert s.kind in ("corpus", "questions", "weights", "tagger") and s.content and s.licence, s
         assert s.channels or s.folder, s
-        assert all(f.endswith(SAFE) for f in s.hub_files), s
+        assert all(f.endswith(sources.SAFE) for f in s.hub_files), s
         if s.package:
             assert all(len(w.sha256) == 64 and w.size and w.version for w in s.wheels) and all(
                 len(m["sha256"]) == 64 for m in s.members

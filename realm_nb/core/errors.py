@@ -54,7 +54,16 @@ def first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
-DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, SafetensorError)
+DAMAGE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    NotImplementedError,
+    SafetensorError,
+)
 
 
 @contextlib.contextmanager
