@@ -210,17 +210,18 @@ def tag_store(
     labels: dict[str, int] = {}
     parts = []
     for first_sentence, _, found in tag_stretches(store, tagger, processes, cache):
+        numbers = [labels.setdefault(str(name), len(labels)) for name in found.labels]
         rows = []
         for i, start, end, label in found.rows.tolist():
             s = first_sentence + i
-            span = Span(start, end, str(found.labels[label]))
+            span = Span(start, end, found.labels[label])
             starts, ends = store.sentence_spans(s)
             size = len(store.sentence_text(s))
             first, last, reason = judge(span, size, starts, ends, max_tokens, max_span)
             report["found"] += 1
             report[reason] += 1
             if reason == KEPT:
-                rows.append((s, first, last, labels.setdefault(span.label, len(labels))))
+                rows.append((s, first, last, numbers[label]))
         parts.append(np.array(rows, np.int32).reshape(-1, 4))
     columns = np.ascontiguousarray(np.concatenate(parts).T)
     return SpanTable(columns, list(labels), report)
