@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.config import argument, parse, setting
-from ..core.device import rng, seed_everything
+from ..core.device import pick_device, rng, seed_everything
 from ..core.errors import UserError, first_line
 from ..core.files import atomic_path, chunks, require_path, write_json, write_text
 from .documents import SUFFIXES, read_utf8
@@ -158,7 +158,7 @@ def _encode(tokenizer, sentences: Labelled, labels: list[str]) -> list[dict]:
     return rows
 
 
-def _score(predicted: np.ndarray, known: np.ndarray, labels: list[str]) -> dict[str, float]:
+def _score_labels(predicted: np.ndarray, known: np.ndarray, labels: list[str]) -> dict[str, float]:
     "Precision, recall and F1 of label numbers int64 [n, L]: exact spans, of the same kind."
     n_right = n_found = n_gold = 0
     for guess, truth in zip(predicted, known):
@@ -193,7 +193,7 @@ def _trainer(model, tokenizer, rows: list[dict], config: TaggerConfig, folder: P
         per_device_train_batch_size=config.batch,
         learning_rate=config.lr,
         seed=config.seed,
-        use_cpu=config.device == "cpu",
+        use_cpu=pick_device(config.device).type == "cpu",
         warmup_steps=0.1,
         weight_decay=0.01,
         adam_epsilon=1e-6,
@@ -236,7 +236,7 @@ def train_tagger(
         scores = {}
         if dev:
             logits, known, _ = trainer.predict(_encode(tokenizer, dev, labels))
-            scores = _score(logits.argmax(-1), known, labels)
+            scores = _score_labels(logits.argmax(-1), known, labels)
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
         result = {"loss": losses, "scores": scores}
