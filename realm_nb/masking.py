@@ -211,11 +211,11 @@ class Masker:
             where = (ids[:, None], draws[:, None]) if more else (ids, draws)
             return hash_bits(self.key, *where, lane, *more)
 
-        begin, end = self.store._sentence_offsets[ids], self.store._sentence_offsets[ids + 1]
+        begin, end = self.store.sentence_offsets[ids], self.store.sentence_offsets[ids + 1]
         n = np.minimum(end - begin, self.max_query_len)
         first, size = draw_spans(self.spans, self.key, ids, draws)
         count, positions = mask_positions(self.policy, chance, n, first, size, self.same_budget)
-        x = self.store._pieces[concat_ranges(begin, n)]
+        x = self.store.token_ids[concat_ranges(begin, n)]
         ends = np.cumsum(n)
         at = np.repeat(ends - n, count) + positions
         y = x[at]

@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realm_nb.core.errors import UserError
-from realm_nb.store import TokenStore, build_store, is_list, pack
+from realm_nb.store import CorpusConfig, TokenStore, build_store, is_list, pack, prepare_store
 from realm_nb.text.documents import (
     licence_of,
     read_corpus,
@@ -351,10 +352,11 @@ def test_sentences_keep_the_words(text):
 
 
 @given(st.lists(st.integers(1, 80), max_size=60), st.integers(0, 90), st.integers(8, 100))
-def test_pack(lengths, title_len, limit):
-    offsets, budget = pack(lengths, title_len, limit), limit - title_len - 3
+def test_pack(lengths, title_len, max_block_len):
+    offsets = pack(lengths, title_len, max_block_len)
+    budget = max_block_len - title_len - 3
     assert offsets[0] == 0 and offsets[-1] == len(lengths) and offsets == sorted(set(offsets))
-    for a, b in zip(offsets, offsets[1:]):
+    for a, b in pairwise(offsets):
         assert b == a + 1 or sum(lengths[a:b]) <= budget, "fits, or is one long sentence"
         assert b == len(lengths) or sum(lengths[a : b + 1]) > budget, (
             "greedy: the next sentence did not fit"
@@ -379,7 +381,7 @@ def store(mini, tokenizer, tmp_path):
     return build_store(mini, tokenizer, tmp_path / "store", max_block_len=64, source="mini")
 
 
-def check_store(store, documents, tokenizer, limit):
+def check_store(store, documents, tokenizer, max_block_len):
     "Everything that a store promises about the documents it was built from."
     kept = [(d.title, ss) for d in documents if not is_list(d.title) and (ss := sentences(d.text))]
     assert store.titles == [t for t, _ in kept] and store.n_documents == len(kept)
@@ -403,7 +405,7 @@ def check_store(store, documents, tokenizer, limit):
         ]
         assert (
             len(ids) == 1
-            or len(store.body(b)) + len(store.title_ids(store.document_of(b))) + 3 <= limit
+            or len(store.body(b)) + len(store.title_ids(store.document_of(b))) + 3 <= max_block_len
         )
         assert all(store.block_of(s) == b for s in ids)
     for s, text in enumerate(texts):
@@ -419,9 +421,9 @@ def check_store(store, documents, tokenizer, limit):
 def test_store_round_trip(store, mini, tokenizer):
     check_store(store, mini, tokenizer, 64)
     again = TokenStore.open(store.folder)
-    assert (again.body(3) == store.body(3)).all() and again.tokenizer_digest == tokenizer_digest(
-        tokenizer
-    )
+    assert (again.body(3) == store.body(3)).all() and again.meta[
+        "tokenizer_digest"
+    ] == tokenizer_digest(tokenizer)
     assert pickle.loads(pickle.dumps(store)).text(3) == store.text(3)
     assert len(pickle.dumps(store)) < 500, "workers reopen it, they don't copy it"
 
@@ -439,11 +441,14 @@ words = st.lists(
     st.lists(st.tuples(st.text(max_size=20), words.map(" ".join)), max_size=8), st.integers(8, 60)
 )
 @settings(max_examples=60, deadline=None)
-def test_store_of_anything(tmp_path_factory, tokenizer, pairs, limit):
+def test_store_of_anything(tmp_path_factory, tokenizer, pairs, max_block_len):
     folder = tmp_path_factory.mktemp("store")
     documents = [Document(t, x) for t, x in pairs] + [Document("Lake", "The lake is very deep.")]
     check_store(
-        build_store(documents, tokenizer, folder / "s", max_block_len=limit), documents, tokenizer, limit
+        build_store(documents, tokenizer, folder / "s", max_block_len),
+        documents,
+        tokenizer,
+        max_block_len,
     )
     shutil.rmtree(folder)
 
@@ -470,15 +475,11 @@ def test_lone_surrogate(tokenizer, tmp_path):
 def test_first_pieces_only(mini, tokenizer, tmp_path):
     whole, short = (
         build_store(mini, tokenizer, tmp_path / str(m), max_block_len=64, max_pieces_per_document=m)
-        for m in (None, 40)
+        for m in (0, 40)
     )
     assert short.n_documents == whole.n_documents and short.n_sentences < whole.n_sentences
     for d in range(short.n_documents):
-        n = [
-            len(short.sentence(s))
-            for b in np.flatnonzero(short._block_document == d)
-            for s in short.sentence_ids(b)
-        ]
+        n = [len(short.sentence(s)) for b in short.blocks_of(d) for s in short.sentence_ids(b)]
         assert sum(n) <= 40 or len(n) == 1
 
 
@@ -547,12 +548,12 @@ def test_killed_build_leaves_the_old_store(mini, tokenizer, store):
     [
         "meta.json",
         "titles.json",
-        "pieces.bin",
-        "piece_starts.bin",
-        "text.bin",
-        "title_pieces.bin",
-        "sentence_offsets.npy",
-        "block_document.npy",
+        "token_ids.bin",
+        "token_spans.bin",
+        "text_bytes.bin",
+        "title_token_ids.bin",
+        "sentence_offsets.bin",
+        "block_document.bin",
     ],
 )
 @pytest.mark.parametrize("how", ["missing", "cut", "garbage", "empty"])
@@ -575,6 +576,20 @@ def test_incompatible_store(store, tmp_path):
     (store.folder / "meta.json").write_text("[]")
     complaint(lambda: TokenStore.open(store.folder), "build it again")
     complaint(lambda: TokenStore.open(tmp_path / "nowhere"), "nowhere", "build it again")
+
+
+def test_a_changed_file_has_a_store_of_its_own(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("REALM_NB_HOME", str(tmp_path / "home"))
+    path = tmp_path / "lake.txt"
+    path.write_text("The lake is very deep. It is old and cold.")
+    config = CorpusConfig(source=str(path), max_block_len=64)
+    first, again = prepare_store(config, tokenizer), prepare_store(config, tokenizer)
+    assert (
+        first.folder == again.folder and len(list((tmp_path / "home" / "corpora").iterdir())) == 1
+    )
+    path.write_text("The lake is not so deep.")
+    assert prepare_store(config, tokenizer).text(0) == "The lake is not so deep."
+    assert first.text(0).startswith("The lake is very deep."), "what was opened stays as it was"
 
 
 # ---- tokenizers
