@@ -158,7 +158,7 @@ def gather_to_rank0(rows: np.ndarray) -> np.ndarray | None:
     None in the others."""
     if world_size() == 1:
         return rows
-    parts = None if rank() else [None] * world_size()
+    parts: list = [] if rank() else [None] * world_size()
     dist.gather_object(rows, parts)
     return None if rank() else np.concatenate(parts)
 
