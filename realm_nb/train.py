@@ -37,7 +37,7 @@ from realm_nb.core.distributed import (
 from .core.errors import UserError, cli, nearest
 from .core.files import digest
 from .core.folder import Run
-from .core.loop import Training, fit, module_digest, on_disk
+from .core.loop import Training, fit, latest_checkpoint, module_digest, on_disk
 from .evaluate import compare, inspect, measure, showcase, table, write_report
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
 from .masking import batch_ids, split_sentences
@@ -232,7 +232,8 @@ def stage_pretrain(w: Workspace) -> dict:
         extra_meta=lambda step: {"index": refresher.version, "position": step * c.batch},
     )
     with contextlib.closing(refresher):
-        if towers.embedder.null is not None and w.run.checkpoint("pretrain") is None:
+        begun = latest_checkpoint(w.run.checkpoints / "pretrain")
+        if towers.embedder.null is not None and begun is None:
             refresher.before(0)
             first = [masker(s) for s in train[:256]]
             start_null(realm, first, refresher.index, c.candidates)
