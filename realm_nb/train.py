@@ -483,45 +483,15 @@ def make_refresher(p: Parts, realm: Realm) -> Refresher | RankZeroRefresher | Wo
 
 def own_refresher(p: Parts, build, make) -> Refresher:
     "The refresher of process 0."
-    wing = (
-        "builder.builder:Snapshots",
-        "builder.builder:cpu_state_dict",
-        "builder.builder:snapshot_meta",
-        "builder.supervisor:AsyncRefresher",
-        "builder.supervisor:local_builder",
-    )
-    Snapshots, cpu_state_dict, snapshot_meta, AsyncRefresher, local_builder = map(
-        load_by_name, wing
-    )
-    c, store, digest = (
-        p.config.pretrain,
-        IndexStore(p.run.index),
-        lambda: module_digest(p.towers.embedder),
-    )
+    c, store = p.config.pretrain, IndexStore(p.run.index)
     mode = "never" if c.retrieval == "frozen" else c.refresh
-    if mode != "async":
-        return Refresher(store, build, digest, c.refresh_every, mode, make, p.run.log)
-    description = snapshot_meta(
-        p.towers.embedder, p.store, p.special, p.config.corpus.limit, p.config.precision, p.stored
-    )
-    builder = local_builder(
-        p.run.folder, c.builder, str(p.device), c.builder_cores, c.builder_patience, p.run.log
-    )
-    return AsyncRefresher(
-        store,
-        build,
-        digest,
-        c.refresh_every,
-        Snapshots(p.run.folder / "snapshots"),
-        lambda: (cpu_state_dict(p.towers.embedder), description),
-        c.refresh_seconds,
-        c.max_staleness,
-        c.max_wait,
-        builder,
-        make,
-        p.run.log,
-        c.builder_patience,
-    )
+    if mode == "async":
+        make_async = load_by_name("builder.supervisor:async_refresher")
+        realm = p.realm(p.towers)
+        return make_async(p.run.folder, realm, c, p.config.precision, build, make, p.run.log)
+    digest = functools.partial(module_digest, p.towers.embedder)
+    return Refresher(store, build, digest, c.refresh_every, mode, make, p.run.log)
+
 
 # %% ../nbs/85_train.ipynb #013
 def stage_pretrain(p: Parts) -> dict:
