@@ -1,11 +1,12 @@
 """The index refresh, measured. Run it as a program:
 
-python benchmarks/refresh.py faults                    the fault table; every row is a test with real processes
-python benchmarks/refresh.py slowdown [--steps 60]     training beside a builder that has its own core, and without one
-python benchmarks/refresh.py throughput [--blocks 512] embedding against sentence-transformers with the same weights
+python benchmarks/refresh.py faults        the fault table; every row is a test with real processes
+python benchmarks/refresh.py slowdown      training beside a builder that has its own core, and
+                                           without one
+python benchmarks/refresh.py throughput    embedding against sentence-transformers with the same
+                                           weights
 """
 
-import argparse
 import json
 import os
 import re
@@ -14,16 +15,19 @@ import sys
 import tempfile
 import time
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+from realm_nb.core.config import argument, parse, setting
+from realm_nb.core.errors import UserError, cli
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parents[1]
 
-from realm_nb.core.errors import UserError, cli
-
 ROWS = {
     "test_builder_killed": "builder killed",
-    "test_builder_dead_or_hung_is_restarted": "builder killed, builder hung (stopped), under a trainer",
+    "test_builder_dead_or_hung_is_restarted": "builder killed, builder hung, under a trainer",
     "test_damaged_version": "version file damaged",
     "test_clock_jumps": "clocks jump, files dated 1970",
     "test_snapshot_overtaken": "snapshots overtaken",
@@ -34,236 +38,232 @@ ROWS = {
     "test_two_trainers": "two trainers on one run folder",
     "test_disk_full_for_the_trainer": "disk full for a checkpoint (tmpfs)",
     "test_async_trainer_killed_leaves_no_orphan_and_goes_on": "asynchronous trainer killed",
-    "test_a_claimed_version_outlives_pruning": "version claimed as it is pruned",
+    "test_a_version_in_use_outlives_pruning": "version in use as old ones are pruned",
+    "test_a_trainer_holds_what_it_searches": "versions come faster than they are taken over",
 }
 
 
-def faults(args):
+@dataclass
+class Options:
+    "The index refresh, measured."
+
+    what: Literal["faults", "slowdown", "throughput"] = argument("which measurement")
+    only: str = setting("", "faults: some rows, as pytest -k")
+    recipe: str = setting("smoke", "slowdown: of the runs")
+    steps: int = setting(60, "slowdown: steps of pre-training")
+    every: int = setting(10, "slowdown: steps between two snapshots")
+    turns: int = setting(2, "runs of each kind; the fastest counts")
+    corpus: str = setting("wiki-dump", "throughput: what is embedded")
+    documents: int = setting(10, "throughput: documents of it")
+    blocks: int = setting(256, "throughput: blocks at most")
+    limit: int = setting(288, "throughput: word pieces of a block")
+
+
+def faults(options):
     "Run the tests and print a row for each."
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-q",
-                "tests/test_refresh.py",
-                f"--junitxml={report}",
-                *(["-k", args.only] if args.only else []),
-            ],
-            cwd=ROOT,
-            stdout=sys.stderr,
-        )
+        only = ["-k", options.only] if options.only else []
+        command = [sys.executable, "-m", "pytest", "-q", "tests/test_refresh.py", *only]
+        subprocess.run([*command, f"--junitxml={report}"], cwd=ROOT, stdout=sys.stderr)
         cases = list(ET.parse(report).iter("testcase"))
     print("| fault | outcome | longest hold-up of a step |\n|---|---|---|")
     bad, longest = 0, 0.0
     for case in cases:
         name, _, which = case.get("name").partition("[")
         said = {p.get("name"): float(p.get("value")) for p in case.iter("property")}
-        outcome = (
-            "skipped: " + case.find("skipped").get("message", "")
-            if case.find("skipped") is not None
-            else "FAILED"
-            if case.find("failure") is not None or case.find("error") is not None
-            else "survived"
-        )
+        outcome = outcome_of(case)
+        held_up = f"{said['longest'] * 1000:.0f} ms" if "longest" in said else ""
         bad, longest = bad + (outcome == "FAILED"), max(longest, said.get("longest", 0))
-        print(
-            f"| {ROWS.get(name, name)}{': ' + which.rstrip(']') if which else ''} | {outcome} | {said['longest'] * 1000:.0f} ms |"
-            if "longest" in said
-            else f"| {ROWS.get(name, name)}{': ' + which.rstrip(']') if which else ''} | {outcome} | |"
-        )
+        row = ROWS.get(name, name) + (f": {which.rstrip(']')}" if which else "")
+        print(f"| {row} | {outcome} | {held_up} |")
     print(
-        f"\n{len(cases)} rows, {bad} failed; longest hold-up {longest * 1000:.0f} ms. A row survives only with no step held up for a second or more, every version that can be seen whole, and every checkpoint readable."
+        f"\n{len(cases)} rows, {bad} failed; longest hold-up {longest * 1000:.0f} ms. A row "
+        "survives only with no step held up for a second or more, every version that can be seen "
+        "whole, and every checkpoint readable."
     )
     return int(bad > 0)
 
 
-def slowdown(args):
-    "Seconds a step of the smoke recipe on one core, alone and beside a builder on another, in turns."
+def outcome_of(case) -> str:
+    "What became of a test."
+    if case.find("skipped") is not None:
+        return "skipped: " + case.find("skipped").get("message", "")
+    failed = case.find("failure") is not None or case.find("error") is not None
+    return "FAILED" if failed else "survived"
+
+
+def slowdown(options):
+    "Seconds a step on one core, alone and beside a builder on another, in turns."
     if len(cores := sorted(os.sched_getaffinity(0))) < 2:
         raise UserError("two cores are needed: one for the trainer, one for the builder")
-    flags = [
-        "--recipe",
-        args.recipe,
-        "--stages",
-        "corpus,mask,ict,pretrain",
-        "--ict.steps",
-        2,
-        "--pretrain.steps",
-        args.steps,
-        "--pretrain.save_every",
-        0,
-        "--pretrain.refresh_every",
-        args.every,
-    ]
     os.sched_setaffinity(0, {cores[0]})
     found = {"never": [], "async": []}
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(args.turns):
-            for mode in found:
+        for turn in range(options.turns):
+            for mode, medians in found.items():
                 run = Path(folder) / f"{mode}{turn}"
-                extra = ["--refresh", mode, "--seed", turn] + (
-                    ["--pretrain.builder_cores", cores[1]] if mode == "async" else []
-                )
-                subprocess.run(
-                    [
-                        sys.executable,
-                        "-m",
-                        "realm_nb.train",
-                        "--run",
-                        run,
-                        *map(str, flags + extra),
-                    ],
-                    check=True,
-                    stdout=sys.stderr,
-                    env={**os.environ, "REALM_NB_QUIET": "1"},
-                )
-                lines = [
-                    m
-                    for line in (run / "metrics.jsonl").read_text().splitlines()
-                    if (m := json.loads(line))["stage"] == "pretrain"
-                ]
-                steps = [m["seconds"] + (m["waited"] if mode == "async" else 0) for m in lines[1:]]
-                found[mode].append(sorted(steps)[len(steps) // 2])
-                built = (
-                    len(re.findall("published", (run / "builders/1-of-1.log").read_text()))
-                    if mode == "async"
-                    else 0
-                )
-                print(
-                    f"{mode:5s} median {found[mode][-1] * 1000:.0f} ms a step, total {sum(steps):.1f} s"
-                    + (f", {built} versions built meanwhile" if built else ""),
-                    flush=True,
-                )
+                medians.append(median_step(options, run, mode, turn, cores[1]))
     ratio = min(found["async"]) / min(found["never"])
     print(
-        f"\nasynchronous refresh on against off: {ratio:.3f} × the time of a step (trainer on core {cores[0]}, builder on core {cores[1]})"
+        f"\nasynchronous refresh on against off: {ratio:.3f} × the time of a step "
+        f"(trainer on core {cores[0]}, builder on core {cores[1]})"
     )
 
 
-def throughput(args):
-    "Blocks a second: our builder's loop, and sentence-transformers with its default settings; same texts, same weights, same depth, same cores; and a refresh that has the frozen layers stored."
-    import numpy as np
+def median_step(options, run, mode, seed, builder_core) -> float:
+    "The median of a run's steps, in seconds."
+    flags = f"--recipe {options.recipe} --stages corpus,mask,ict,pretrain --ict.steps 2".split()
+    flags += ["--pretrain.steps", str(options.steps), "--pretrain.save_every", "0"]
+    flags += ["--pretrain.refresh_every", str(options.every), "--pretrain.refresh", mode]
+    flags += ["--seed", str(seed), "--run", str(run)]
+    if mode == "async":
+        flags += ["--pretrain.builder_cores", str(builder_core)]
+    subprocess.run(
+        [sys.executable, "-m", "realm_nb.train", *flags],
+        check=True,
+        stdout=sys.stderr,
+        env={**os.environ, "REALM_NB_QUIET": "1"},
+    )
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    steps = [m for m in lines if m["stage"] == "pretrain"][1:]
+    waited = mode == "async"  # else it is the first version's
+    seconds = [m["seconds"] + m["waited"] * waited for m in steps]
+    median, built = sorted(seconds)[len(seconds) // 2], ""
+    if mode == "async":
+        log = (run / "builders/1-of-1.log").read_text()
+        built = f", {len(re.findall('published', log))} versions built meanwhile"
+    print(f"{mode:5s} median {median * 1000:.0f} ms a step, total {sum(seconds):.1f} s{built}")
+    return median
+
+
+class Embedding:
+    "One corpus, and what embeds it."
+
+    def __init__(self, options, folder):
+        from sentence_transformers import SentenceTransformer
+
+        from realm_nb.core.device import pick_precision
+        from realm_nb.retrieval import StoredLayers
+        from realm_nb.store import build_store
+        from realm_nb.text.documents import read_corpus
+        from realm_nb.text.sources import fetch
+        from realm_nb.text.tokenizer import load_tokenizer
+        from realm_nb.towers import Embedder, load_bert, quiet_transformers
+
+        quiet_transformers()
+        base = fetch("minilm-l6")
+        documents = read_corpus(options.corpus, options.documents)
+        tokenizer, limit = load_tokenizer(base), options.limit
+        self.store = build_store(documents, tokenizer, folder / "store", max_block_len=limit)
+        self.blocks = range(min(options.blocks, len(self.store)))
+        self.texts = [f"{self.store.title(b)} {self.store.text(b)}" for b in self.blocks]
+        self.ours = Embedder(load_bert(base)[0].bert, 128, "mean").eval()
+        self.ours.bert.set_attn_implementation("sdpa")
+        self.theirs = SentenceTransformer(str(base), device="cpu")
+        self.theirs.max_seq_length = 512  # so that nothing is cut: its own 256 would spare it work
+        self.auto = pick_precision("auto")
+        self.frozen = Embedder(self.ours.bert, 128, "mean", frozen=4).eval()
+        self.frozen.load_state_dict(self.ours.state_dict())
+        special, began = self.store.special, time.perf_counter()
+        self.stored = StoredLayers.build(
+            self.frozen, self.store, special, limit, folder / "layers", self.auto
+        )
+        self.storing = time.perf_counter() - began
+
+    def builder(self, dtype):
+        "What a builder makes of the blocks: float32 [n, D]."
+        return self._rows(self.ours, dtype, None)
+
+    def refresh(self, dtype):
+        "The same blocks, with four of six layers stored: float32 [n, D]."
+        return self._rows(self.frozen, dtype, self.stored)
+
+    def _rows(self, embedder, dtype, stored):
+        import numpy as np
+
+        from realm_nb.builder.builder import embed_rows
+
+        return np.concatenate(list(embed_rows(embedder, self.store, self.blocks, dtype, stored)))
+
+    def sentence_transformers(self, half=False):
+        "What sentence-transformers makes of the texts."
+        import torch
+
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            return self.theirs.encode(self.texts)
+
+
+def throughput(options):
+    """Blocks a second: the builder's loop, and sentence-transformers with its default settings.
+
+    With one and the same texts, weights, depth, cores; and a refresh with stored frozen layers."""
     import torch
-    from sentence_transformers import SentenceTransformer
 
-    from realm_nb.builder.builder import embed_rows
-    from realm_nb.core.device import pick_precision
-    from realm_nb.retrieval import StoredLayers
-    from realm_nb.store import build_store
-    from realm_nb.text.documents import read_corpus
-    from realm_nb.text.sources import fetch
-    from realm_nb.text.tokenizer import load_tokenizer
-    from realm_nb.towers import Embedder, load_bert, quiet_transformers
-    from realm_nb.text.tokenizer import SpecialTokens
-
-    quiet_transformers()
-    base = fetch("minilm-l6")
-    tokenizer = load_tokenizer(base)
     with tempfile.TemporaryDirectory() as folder:
-        store = build_store(
-            read_corpus(args.corpus, args.documents),
-            tokenizer,
-            Path(folder) / "store",
-            max_block_len=args.limit,
-        )
-        blocks = range(min(args.blocks, len(store)))
-        texts = [f"{store.title(b)} {store.text(b)}" for b in blocks]
-        lengths = np.array(
-            [len(store.body(b)) + len(store.title_ids(store.document_of(b))) + 3 for b in blocks]
-        )
-        ours = Embedder(load_bert(base)[0].bert, 128, "mean").eval()
-        ours.bert.set_attn_implementation("sdpa")
-        theirs = SentenceTransformer(str(base), device="cpu")
-        theirs.max_seq_length = 512  # so that nothing is cut: its own 256 would spare it work
+        work = Embedding(options, Path(folder))
+        auto, n, store = work.auto, len(work.blocks), work.store
+        lengths = [
+            len(store.body(b)) + len(store.title_ids(store.document_of(b))) + 3 for b in work.blocks
+        ]
         print(
-            f"{len(blocks)} blocks of {args.corpus}, {lengths.mean():.0f} pieces on average, {lengths.max()} at most; {len(theirs[0].auto_model.encoder.layer)} and {len(ours.bert.encoder.layer)} layers; {torch.get_num_threads()} thread(s)\n"
+            f"{n} blocks of {options.corpus}, {sum(lengths) / n:.0f} pieces on average, "
+            f"{max(lengths)} at most; {len(work.theirs[0].auto_model.encoder.layer)} and "
+            f"{len(work.ours.bert.encoder.layer)} layers; {torch.get_num_threads()} thread(s)\n\n"
+            f"first 4 of 6 layers stored once, in {work.storing:.1f} s for {len(store)} blocks, "
+            f"{work.stored.rows.nbytes / 1e6:.0f} MB\n"
         )
-        auto = pick_precision("auto")
-
-        def mine(dtype):
-            return lambda: np.concatenate(
-                list(embed_rows(ours, store, SpecialTokens.of(tokenizer), 512, blocks, dtype))
-            )
-
-        work = {
-            "sentence-transformers, default": lambda: theirs.encode(texts),
-            "builder, float32": mine(torch.float32),
+        name = str(auto).removeprefix("torch.")
+        ways = {
+            "sentence-transformers, default": work.sentence_transformers,
+            "builder, float32": lambda: work.builder(torch.float32),
         }
-
-        def half():
-            with torch.autocast("cpu", torch.bfloat16):
-                return theirs.encode(texts)
-
-        if auto == torch.bfloat16:
-            work |= {
-                "sentence-transformers, bfloat16": half,
-                "builder, bfloat16 (auto)": mine(auto),
-            }  # elsewhere it takes minutes
-        kept = Embedder(ours.bert, 128, "mean", frozen=4).eval()
-        kept.load_state_dict(ours.state_dict())
-        began = time.perf_counter()
-        stored = StoredLayers.build(
-            kept, store, SpecialTokens.of(tokenizer), 512, Path(folder) / "layers", auto
+        if auto == torch.bfloat16:  # elsewhere it takes minutes
+            ways["sentence-transformers, bfloat16"] = lambda: work.sentence_transformers(True)
+            ways["builder, bfloat16 (auto)"] = lambda: work.builder(auto)
+        ways[f"builder's refresh with 4 frozen layers stored, {name} (auto)"] = lambda: (
+            work.refresh(auto)
         )
-        print(
-            f"first 4 of 6 layers stored once, in {time.perf_counter() - began:.1f} s for {len(store)} blocks, {stored.rows.nbytes / 1e6:.0f} MB\n"
-        )
-        refreshed = lambda dtype: np.concatenate(
-            list(
-                embed_rows(
-                    kept, store, SpecialTokens.of(tokenizer), 512, blocks, dtype, stored=stored
-                )
-            )
-        )
-        work[f"builder's refresh with 4 frozen layers stored, {str(auto).split('.')[1]} (auto)"] = (
-            lambda: refreshed(auto)
-        )
-        times = {name: [] for name in work}
-        for turn in range(args.turns):
-            for name, f in work.items():
-                began = time.process_time(), time.perf_counter()
-                f()
-                times[name].append((time.perf_counter() - began[1], time.process_time() - began[0]))
-        print("| | blocks/s | × default | × default by processor time |\n|---|---|---|---|")
-        wall = {n: min(t[0] for t in v) for n, v in times.items()}
-        cpu = {n: min(t[1] for t in v) for n, v in times.items()}
-        first = next(iter(wall))
-        for name in wall:
+        compare_times(ways, options.turns, n)
+        exact = work.builder(torch.float32)
+        for label, rows in ((name, work.builder(auto)), ("stored layers", work.refresh(auto))):
             print(
-                f"| {name} | {len(blocks) / wall[name]:.1f} | {wall[first] / wall[name]:.2f} | {cpu[first] / cpu[name]:.2f} |"
+                f"\ncosine of the vectors by {label} and by float32: "
+                f"{least_cosine(exact, rows):.5f} at least"
             )
-        with torch.no_grad():
-            pooled = lambda rows: rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        a = pooled(mine(torch.float32)())
-        for name, rows in (
-            (str(auto).split(".")[1], mine(auto)()),
-            ("stored layers", refreshed(auto)),
-        ):
-            print(
-                f"\ncosine of the vectors by {name} and by float32: {(a * pooled(rows)).sum(1).min():.5f} at least"
-            )
+
+
+def compare_times(ways, turns, n):
+    "Run each of `ways` in turns; a table of blocks a second, the fastest turn counts."
+    wall = dict.fromkeys(ways, float("inf"))
+    cpu = dict(wall)
+    for _ in range(turns):
+        for name, run in ways.items():
+            began, busy = time.perf_counter(), time.process_time()
+            run()
+            wall[name] = min(wall[name], time.perf_counter() - began)
+            cpu[name] = min(cpu[name], time.process_time() - busy)
+    print("| | blocks/s | × default | × default by processor time |\n|---|---|---|---|")
+    first = next(iter(ways))
+    for name in ways:
+        times = f"{wall[first] / wall[name]:.2f} | {cpu[first] / cpu[name]:.2f}"
+        print(f"| {name} | {n / wall[name]:.1f} | {times} |")
+
+
+def least_cosine(a, b) -> float:
+    "The smallest cosine of a row of `a` [n, D] and the same row of `b`."
+    import numpy as np
+
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(1) / norms).min())
 
 
 @cli
 def main(argv):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("what", choices=["faults", "slowdown", "throughput"])
-    parser.add_argument("--only", help="faults: some rows, as pytest -k")
-    parser.add_argument("--recipe", default="smoke")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--every", type=int, default=10)
-    parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--corpus", default="wiki-dump")
-    parser.add_argument("--documents", type=int, default=10)
-    parser.add_argument("--blocks", type=int, default=256)
-    parser.add_argument("--limit", type=int, default=288)
-    args = parser.parse_args(argv)
-    return {"faults": faults, "slowdown": slowdown, "throughput": throughput}[args.what](args)
+    options = parse(argv, Options(), prog="python benchmarks/refresh.py", about=__doc__)
+    if options.what not in (work := {f.__name__: f for f in (faults, slowdown, throughput)}):
+        raise UserError(f"what is to be measured? {', '.join(work)}")
+    return work[options.what](options)
 
 
 if __name__ == "__main__":

@@ -190,7 +190,9 @@ def make_refresher(w: Workspace, realm: Realm):
     build = realm.build_index if world_size() == 1 else broadcast_build(realm.build_index)
     mode = "never" if c.retrieval == "frozen" else c.refresh
     if mode == "async":
-        own = load_by_name("builder.supervisor:async_refresher")(w.run, realm, c, build, make)
+        async_refresher = load_by_name("builder.supervisor:async_refresher")
+        precision = w.config.precision
+        own = async_refresher(w.run.folder, realm, c, precision, build, make, w.run.log)
     else:
         own = Refresher(w.versions, build, name, c.refresh_every, mode, make, w.run.log)
     return own if world_size() == 1 else RankZeroRefresher(own)

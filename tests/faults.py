@@ -1,5 +1,9 @@
-"""Processes for test_refresh.py. `python tests/faults.py` imports the library once, and then forks a trainer or builder for each line of JSON on its standard input:
-{"start": "train" | "refresh", "argv": […], "log": path, "fault": …} is answered by the pid, {"wait": pid} by the exit status."""
+"""Processes for test_refresh.py.
+
+`python tests/faults.py` imports the library once, and then forks a trainer or builder for each line
+of JSON on its standard input:
+{"start": "train" | "refresh", "argv": […], "log": path, "fault": …} is answered by the pid,
+{"wait": pid} by the exit status."""
 
 import json
 import os
@@ -9,10 +13,10 @@ import sys
 import time
 
 import realm_nb.builder.builder as builder
-import realm_nb.refresh as refresh
+import realm_nb.core.files as files
 import realm_nb.train as train
 
-real_beat, real_rename, real_settle = refresh.Heartbeat.beat, os.rename, refresh.fsync_tree
+real_beat, real_rename, real_settle = builder.Heartbeat.beat, os.rename, files.fsync_tree
 
 
 def die():
@@ -20,7 +24,8 @@ def die():
 
 
 def arm(fault: str):
-    "Let this process meet `fault`: killed at a phase, before or after the n-th rename, at the n-th settling of files, slow, or with a clock that jumps."
+    """Let this process meet `fault`: killed at a phase, before or after the n-th rename, at the
+    n-th settling of files, slow, or with a clock that jumps."""
     kind, _, n = fault.partition(":")
     count = [int(n) if n.isdigit() else 1]
 
@@ -35,7 +40,7 @@ def arm(fault: str):
             if facts.get("phase") == "embedding":
                 die()
 
-        refresh.Heartbeat.beat = beat
+        builder.Heartbeat.beat = beat
     elif kind == "slow":
 
         def beat(self, **facts):
@@ -43,7 +48,7 @@ def arm(fault: str):
             if facts.get("phase") == "embedding":
                 time.sleep(float(n))
 
-        refresh.Heartbeat.beat = beat
+        builder.Heartbeat.beat = beat
     elif kind == "settle":
 
         def settle(*paths):
@@ -51,7 +56,7 @@ def arm(fault: str):
                 die()
             real_settle(*paths)
 
-        refresh.fsync_tree = settle
+        files.fsync_tree = settle
     elif kind in ("before", "after"):
 
         def rename(a, b):

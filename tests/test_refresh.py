@@ -1,4 +1,6 @@
-"The fault table of the index refresh, one test a row, with real processes; `python benchmarks/refresh.py faults` prints it."
+"""The fault table of the index refresh, one test a row, with real processes.
+
+`python benchmarks/refresh.py faults` prints it."""
 
 import contextlib
 import json
@@ -10,18 +12,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from realm_nb.builder.builder import Snapshots, cpu_state_dict, embed_rows, snapshot_meta
-from realm_nb.builder.supervisor import AsyncRefresher, local_builder
-from realm_nb.core.loop import state_digest
-from realm_nb.refresh import IndexStore, read_heartbeat
+from realm_nb.builder.builder import (
+    Snapshots,
+    cpu_state_dict,
+    read_heartbeat,
+    snapshot_meta,
+)
+from realm_nb.builder.supervisor import AsyncRefresher, RefreshThread, local_builder
+from realm_nb.core.loop import module_digest
+from realm_nb.retrieval import embed_store
+from realm_nb.refresh import IndexStore
 from realm_nb.store import TokenStore, build_store
 from realm_nb.text.documents import read_corpus
-from realm_nb.text.tokenizer import SpecialTokens, tiny_tokenizer
+from realm_nb.text.tokenizer import tiny_tokenizer
 from realm_nb.towers import Embedder
 
 STALL = 1.0  # seconds
@@ -101,41 +110,28 @@ class Site:
 
         documents = list(read_corpus("mini", 60))
         tokenizer = tiny_tokenizer((d.text for d in documents), 600)
-        if not (Path(home) / "corpora" / "small").exists():
-            build_store(documents, tokenizer, Path(home) / "corpora" / "small", max_block_len=48)
-        self.corpus, self.special = (
-            TokenStore.open(Path(home) / "corpora" / "small"),
-            SpecialTokens.of(tokenizer),
-        )
+        corpus = Path(home) / "corpora" / "small"
+        if not corpus.exists():
+            build_store(documents, tokenizer, corpus, max_block_len=48)
+        self.corpus = TokenStore.open(corpus)
         torch.manual_seed(0)
-        self.embedder = Embedder(
-            BertModel(
-                BertConfig(
-                    vocab_size=len(tokenizer),
-                    hidden_size=16,
-                    num_hidden_layers=1,
-                    num_attention_heads=2,
-                    intermediate_size=32,
-                ),
-                add_pooling_layer=False,
-            ),
-            8,
-        ).eval()
-        self.run = Path(folder)
-        self.snapshots, self.store = (
-            Snapshots(self.run / "snapshots"),
-            IndexStore(self.run / "index"),
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
         )
-        self.description = {
-            **snapshot_meta(self.embedder, self.corpus, self.special, 48, "fp32"),
-            "corpus": "corpora/small",
-        }
-        self.store.publish(0, self.embed(), state_digest(cpu_state_dict(self.embedder)))
+        self.embedder = Embedder(BertModel(config, add_pooling_layer=False), 8).eval()
+        self.run = Path(folder)
+        self.snapshots = Snapshots(self.run / "snapshots")
+        self.store = IndexStore(self.run / "index")
+        self.meta = snapshot_meta(self.embedder, self.corpus, "fp32")
+        assert self.meta["corpus"] == "corpora/small"
+        self.store.publish(0, self.embed(), module_digest(self.embedder))
 
     def embed(self):
-        return np.concatenate(
-            list(embed_rows(self.embedder, self.corpus, self.special, 48, range(len(self.corpus))))
-        )
+        return embed_store(self.embedder, self.corpus, bar=False)
 
     def change(self):
         with torch.no_grad():
@@ -143,7 +139,7 @@ class Site:
 
     def publish(self, step):
         self.change()
-        return self.snapshots.publish(step, cpu_state_dict(self.embedder), self.description)
+        return self.snapshots.publish(step, cpu_state_dict(self.embedder), self.meta)
 
     def whole(self):
         "Every version that can be seen can be read."
@@ -151,18 +147,12 @@ class Site:
             assert self.store.load(v).shape == (len(self.corpus), 8)
         return self.store.versions()
 
-    def refresher(self, every=5, **kw):
+    def refresher(self, supervisor=None, patience=60.0, **settings):
         self.said = []
-        return AsyncRefresher(
-            self.store,
-            self.embed,
-            lambda: state_digest(cpu_state_dict(self.embedder)),
-            every,
-            self.snapshots,
-            lambda: (cpu_state_dict(self.embedder), self.description),
-            say=self.said.append,
-            **kw,
-        )
+        c = SimpleNamespace(refresh_every=5, refresh_seconds=0, max_staleness=0, max_wait=60)
+        vars(c).update(settings)
+        background = RefreshThread(self.run, np.array, self.said.append, supervisor, patience)
+        return AsyncRefresher(background, self.embedder, self.meta, self.embed, c)
 
 
 @pytest.fixture
@@ -173,7 +163,9 @@ def site(environment, tmp_path, monkeypatch):
 
 
 def trained(site, refresher, done, seconds=LONG, each=0.02):
-    "Steps of a trainer that changes its Embedder all the time, until `done()`; (steps, the longest that one of them was held up)."
+    """Steps of a trainer that changes its Embedder all the time, until `done()`.
+
+    (Steps, the longest that one of them was held up.)"""
     end, longest, step = time.monotonic() + seconds, 0.0, (refresher.version and site.step) or 0
     while not done():
         assert time.monotonic() < end, ("nothing came of it", site.said)
@@ -215,10 +207,12 @@ def test_builder_killed(site, nursery, tmp_path, fault):
 
 
 def test_builder_dead_or_hung_is_restarted(site, environment, record_property):
-    "SIGKILL, then SIGSTOP: each is noticed and named, a new builder is started, and versions come again. Afterwards no builder is left."
-    supervisor = local_builder(site.run, "cpu", "cpu", patience=6)
+    """SIGKILL, then SIGSTOP: each is noticed and named, a new builder is started, and versions come
+    again. Afterwards no builder is left."""
+    c = SimpleNamespace(builder="cpu", builder_cores="", builder_patience=6)
+    supervisor = local_builder(site.run, c, "cpu")
     refresher = site.refresher(supervisor=supervisor)
-    supervisor.say = site.said.append
+    supervisor.log = site.said.append
     held = []
 
     def versions_after(v):
@@ -244,7 +238,8 @@ def test_builder_dead_or_hung_is_restarted(site, environment, record_property):
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-    assert not list((site.run / "index" / "readers").iterdir()), "the trainer's claim is gone"
+    site.store.prune()
+    assert len(site.store.versions()) <= 3, "the trainer's claim is gone"
 
 
 def harm_manifest(folder):
@@ -265,16 +260,18 @@ def flip(folder):
     "harm", [truncate, flip, harm_manifest], ids=["truncated", "bit flipped", "manifest"]
 )
 def test_damaged_version(site, nursery, tmp_path, record_property, harm):
-    "Damaged after it was published and before it is read: set aside, named, built again; the old one is searched meanwhile."
-    refresher, load, made, harmed = site.refresher(), site.store.load, [], []
+    """Damaged after it was published and before it is read: set aside, named, built again; the old
+    one is searched meanwhile."""
+    refresher, made, harmed = site.refresher(), [], []
+    store = refresher.store
 
-    def harmful_has(version, digest, has=site.store.has):
+    def load_harmed(version, digest="", load=store.load_or_drop):
         if version and not harmed:
             harmed.append(version)
-            harm(site.store.path(version))
-        return has(version, digest)
+            harm(store.path(version))
+        return load(version, digest)
 
-    site.store.has = harmful_has
+    store.load_or_drop = load_harmed
     refresher.background.make = lambda rows: made.append(np.array(rows)) or made[-1]
     with killed_after(
         nursery, nursery.start("refresh", tmp_path / "log", "--run", site.run, "--device", "cpu")
@@ -291,7 +288,7 @@ def test_damaged_version(site, nursery, tmp_path, record_property, harm):
 
 
 def test_clock_jumps(site, nursery, tmp_path, monkeypatch, record_property):
-    "Both clocks jump by years at every look, and files bear dates of 1970: nobody is taken for dead."
+    "Both clocks jump by years at every look, and files are of 1970: nobody is taken for dead."
     now = time.time
     monkeypatch.setattr(
         time, "time", lambda: now() + random.choice((-1, 1)) * 10 ** random.randint(3, 8)
@@ -299,8 +296,8 @@ def test_clock_jumps(site, nursery, tmp_path, monkeypatch, record_property):
     refresher = site.refresher(patience=20)
 
     def done():
-        for path in site.run.rglob("*.json"):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # folders come and go
+            for path in site.run.rglob("*.json"):
                 os.utime(path, (0, 0))
         return (refresher.version or 0) >= 10
 
@@ -350,16 +347,11 @@ def test_snapshot_overtaken(site, nursery, tmp_path):
 
 def test_shards_on_several_hosts(site, nursery, tmp_path):
     "Three builders, one of them killed and started again: one version of all their parts."
-    argv = lambda i: (
-        "refresh",
-        tmp_path / f"log{i}",
-        "--run",
-        site.run,
-        "--device",
-        "cpu",
-        "--shard",
-        f"{i}/3",
-    )
+
+    def argv(i):
+        flags = ("--run", site.run, "--device", "cpu", "--shard", f"{i}/3")
+        return ("refresh", tmp_path / f"log{i}", *flags)
+
     digest = site.publish(7)
     assert nursery.wait(nursery.start(*argv(2), "--once", fault="settle:1")) == -9
     with contextlib.ExitStack() as stack:
@@ -374,7 +366,7 @@ def test_shards_on_several_hosts(site, nursery, tmp_path):
 
 
 def test_a_bound_on_staleness_waits_and_says_so(site):
-    refresher = site.refresher(every=5, max_staleness=5, max_wait=0.3)
+    refresher = site.refresher(max_staleness=5, max_wait=0.3)
     try:
         for step in range(12):
             refresher.before(step)
@@ -404,21 +396,21 @@ def small_disk(folder, size):
 
 
 def test_disk_full_for_the_builder(site, nursery, tmp_path, record_property):
-    "No half-written version, one line a failure, training goes on; with more room the versions come."
-    rows = site.store.load(0).copy()
+    """No half-written version, one line a failure, training goes on; with more room the versions
+    come."""
+    rows, log = site.store.load(0).copy(), tmp_path / "log"
+
+    def full():
+        return log.exists() and "No space left" in log.read_text()
+
     with small_disk(site.run / "index", f"{rows.nbytes // 1024 + 24}k") as enlarge:
         refresher = site.refresher()
-        site.store.publish(0, rows, state_digest(cpu_state_dict(site.embedder)))
+        site.store.publish(0, rows, module_digest(site.embedder))
         with killed_after(
             nursery,
             nursery.start("refresh", tmp_path / "log", "--run", site.run, "--device", "cpu"),
         ):
             try:
-                full = lambda: (
-                    "No space left" in (tmp_path / "log").read_text()
-                    if (tmp_path / "log").exists()
-                    else False
-                )
                 _, one = trained(site, refresher, full)
                 assert site.whole() == [0] and refresher.version == 0
                 enlarge("8m")
@@ -471,9 +463,11 @@ def metrics(run):
 def prepared(nursery, tmp_path_factory):
     "A run up to pre-training, and the same run finished without a break; how long that took."
     folder = tmp_path_factory.mktemp("runs")
-    train = lambda run, stages: nursery.wait(
-        nursery.start("train", folder / "log", *SMALL, "--run", run, "--stages", stages)
-    )
+
+    def train(run, stages):
+        flags = ("--run", run, "--stages", stages)
+        return nursery.wait(nursery.start("train", folder / "log", *SMALL, *flags))
+
     assert train(folder / "start", "corpus,mask,ict") == 0, (folder / "log").read_text()
     shutil.copytree(folder / "start", folder / "whole")
     began = time.monotonic()
@@ -490,7 +484,8 @@ def same(run, whole):
 
 
 def test_trainer_killed_at_ten_random_points(nursery, prepared, tmp_path, record_property):
-    "Sync mode: whenever it is killed, what was saved is there, and in the end the run is that of no break, to the bit."
+    """Sync mode: whenever it is killed, what was saved is there, and in the end the run is that of
+    no break, to the bit."""
     start, whole, seconds = prepared
     g, kills, finished, run = random.Random(0), 0, 0, None
     while kills < 10 or not finished:
@@ -535,7 +530,8 @@ def test_two_trainers(nursery, prepared, tmp_path):
 
 
 def test_disk_full_for_the_trainer(nursery, prepared, tmp_path):
-    "One line and status 2, the checkpoint before is whole; with more room the run goes on and ends the same."
+    """One line and status 2, the checkpoint before is whole; with more room the run goes on and
+    ends the same."""
     start, whole, _ = prepared
     run = shutil.copytree(start, tmp_path / "run")
     argv = [*SMALL, "--run", run, "--stages", ALL]
@@ -561,7 +557,8 @@ def test_disk_full_for_the_trainer(nursery, prepared, tmp_path):
 def test_async_trainer_killed_leaves_no_orphan_and_goes_on(
     nursery, prepared, tmp_path, record_property
 ):
-    "The whole command in async mode: versions are swapped in, kill -9 ends the builder too, and the same command goes on to the end."
+    """The whole command in async mode: versions are swapped in, kill -9 ends the builder too, and
+    the same command goes on to the end."""
     run = tmp_path / "run"
     argv = [
         *SMALL,
@@ -615,23 +612,30 @@ def metrics_so_far(run):
     return [m for m in out if m["stage"] == "pretrain"]
 
 
-def test_a_claimed_version_outlives_pruning(site):
-    "Also when the claim is made between the look and the rename."
-    for v in (1, 2):
+def test_a_version_in_use_outlives_pruning(site):
+    "As long as a trainer holds it; and one that a checkpoint names, always."
+    for v in (1, 2, 3, 4):
         site.store.publish(v, np.full((3, 2), v, np.float32), "d")
-    reader, rename = site.store.reader(), os.rename
-
-    def late(a, b):
-        rename(a, b)
-        if Path(a).name == "v1":
-            reader.beat(versions=[1])
-
-    os.rename = late
-    try:
-        site.store.publish(3, np.full((3, 2), 3, np.float32), "d")
-    finally:
-        os.rename = rename
-    assert site.store.versions() == [0, 1, 2, 3] and (site.store.load(1) == 1).all()
-    reader.close()
+    checkpoint = site.run / "checkpoints/pretrain/step_9"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "meta.json").write_text('{"index": 2}')
+    site.store.prune(held={1})
+    assert site.store.versions() == [0, 1, 2, 3, 4] and (site.store.load(1) == 1).all()
     site.store.prune()
-    assert site.store.versions() == [0, 2, 3]
+    assert site.store.versions() == [0, 2, 3, 4]
+
+
+def test_a_trainer_holds_what_it_searches(site):
+    "Versions come faster than it swaps: the one that it searches and those just made stay."
+    refresher = site.refresher()
+    refresher.before(0)
+    refresher.close()
+    background = refresher.background
+    background.digests = dict.fromkeys(range(1, 7), "d")
+    for v in range(1, 7):
+        site.store.publish(v, np.full((3, 2), v, np.float32), "d")
+        background.fetch()
+        if v == 2:
+            refresher.before(0)
+    assert refresher.version == 2 and site.store.versions() == [0, 2, 5, 6]
+    assert (refresher.index == 2).all()
