@@ -14,7 +14,9 @@ import torch
 
 from realm_nb.core.errors import UserError
 from realm_nb.core.folder import Run
-from realm_nb.qa import ask, reader as openqa, table1 as experiments
+from realm_nb.qa import ask
+from realm_nb.qa import reader as openqa
+from realm_nb.qa import table1 as experiments
 from realm_nb.qa.finetune import OpenQA, fine_tune, openqa_step
 from realm_nb.qa.reader import (
     QaConfig,

@@ -26,8 +26,8 @@ from realm_nb.builder.builder import (
 )
 from realm_nb.builder.supervisor import AsyncRefresher, RefreshThread, local_builder
 from realm_nb.core.loop import module_digest
-from realm_nb.retrieval import embed_store
 from realm_nb.refresh import IndexStore
+from realm_nb.retrieval import embed_store
 from realm_nb.store import TokenStore, build_store
 from realm_nb.text.documents import read_corpus
 from realm_nb.text.tokenizer import tiny_tokenizer

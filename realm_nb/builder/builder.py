@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import torch
 from safetensors.torch import load_file, save_file
 
 from ..core.config import parse, setting
@@ -411,7 +411,3 @@ def main(argv):
                 build_once(builder)
             else:
                 builder.work()
-
-# %% ../../nbs/builder/87_builder.ipynb #023
-if __name__ == "__main__" and "__file__" in globals():
-    raise SystemExit(main())
