@@ -28,7 +28,8 @@ from realm_nb.towers import tiny_towers
 def world(tmp_path_factory):
     documents = list(read_corpus("mini"))[:40]
     tokenizer = tiny_tokenizer(d.text for d in documents)
-    store = build_store(documents, tokenizer, tmp_path_factory.mktemp("corpus") / "store", max_block_len=64)
+    folder = tmp_path_factory.mktemp("corpus") / "store"
+    store = build_store(documents, tokenizer, folder, max_block_len=64)
     masker = Masker(store, tag_store(store, RuleTagger(), 48), max_query_len=48)
     torch.manual_seed(0)
     model = {"layers": 1, "hidden": 32, "dim": 16, "pooling": "mean", "pointer": True}

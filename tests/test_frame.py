@@ -1,4 +1,4 @@
-"The frame of the project: settings, notebooks, library and README agree, and keep the rules of CONTRIBUTING.md."
+"Settings, notebooks, library and README agree, and keep the rules of CONTRIBUTING.md."
 
 import ast
 import configparser
@@ -105,7 +105,7 @@ def test_twins(project, settings):
     assert (settings["license"], p["license"]) == ("apache2", "Apache-2.0") and settings[
         "update_pyproject"
     ] == "False"
-    # nbdev 3 reads these of [tool.nbdev], and takes lib_name, description and the rest from [project]
+    # nbdev 3 reads these of [tool.nbdev], and takes lib_name and the rest from [project]
     read = {
         "nbs_path",
         "lib_path",
@@ -197,7 +197,7 @@ def test_insync_notices(tmp_path, monkeypatch, capsys):
         {k: v for k, v in there.items() if k != "store.py"},
         {**there, "stray.py": ""},
     ):
-        monkeypatch.setattr(insync, "exported", lambda: wrong)
+        monkeypatch.setattr(insync, "exported", lambda wrong=wrong: wrong)
         assert insync.main() == 1 and "make export" in capsys.readouterr().err
 
 
@@ -355,13 +355,13 @@ def test_readme_of_a_notebook():
         }
     )
     assert (
-        text.split("\n\n", 1)[1]
-        == "# A\n[one](nbs/10_fog.ipynb), [two](LICENSE)\n\n| fog |\n\n```python\nprint(1)\n```\n\n```\nfog\n```\n"
+        text.split("\n\n", 1)[1] == "# A\n[one](nbs/10_fog.ipynb), [two](LICENSE)\n\n| fog |\n\n"
+        "```python\nprint(1)\n```\n\n```\nfog\n```\n"
     )
 
 
 def test_readme_is_up_to_date():
-    "Running the index again says the same: the tables of notebooks and recipes are as they are now."
+    "Running the index again says the same: its tables of notebooks and recipes are up to date."
     import nbformat
     from nbclient import NotebookClient
 

@@ -31,7 +31,7 @@ def rooms_imported(path: Path) -> set[str]:
 
 STORY = sorted(p for p in LIBRARY.glob("*.py") if p.name not in SHIMS)
 LOWER = sorted(p for wing in ("core", "text") for p in (LIBRARY / wing).glob("*.py"))
-name_of = lambda path: path.relative_to(LIBRARY).as_posix()  # noqa: E731
+name_of = lambda path: path.relative_to(LIBRARY).as_posix()
 
 
 @pytest.mark.parametrize("path", LOWER, ids=name_of)

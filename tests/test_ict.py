@@ -25,7 +25,8 @@ def corpus(tmp_path_factory):
 
     documents = list(read_jsonl(Path(__file__).parents[1] / "data/mini/documents.jsonl"))[:16]
     tokenizer = tiny_tokenizer([d.text for d in documents])
-    store = build_store(documents, tokenizer, tmp_path_factory.mktemp("store") / "store", max_block_len=64)
+    folder = tmp_path_factory.mktemp("store") / "store"
+    store = build_store(documents, tokenizer, folder, max_block_len=64)
     return store, tokenizer, store.special
 
 
@@ -83,7 +84,7 @@ def test_loss_equals_a_double_loop_whole_or_in_halves():
 
 
 def test_scores_scaled_gathered_and_by_two_towers(corpus):
-    store, tokenizer, special = corpus
+    store, tokenizer, _special = corpus
     one, two = tiny_embedder(len(tokenizer)), tiny_embedder(len(tokenizer), 1)
     queries, documents = ict_batch(store, ict_blocks(store, np.zeros(len(store), bool))[:5], 0)
     q, d, q2 = (e(pad(s)) for e, s in ((one, queries), (one, documents), (two, queries)))
@@ -107,7 +108,7 @@ def test_scores_scaled_gathered_and_by_two_towers(corpus):
 
 
 def test_scores_are_float32_under_autocast(corpus):
-    store, tokenizer, special = corpus
+    store, tokenizer, _special = corpus
     embedder = tiny_embedder(len(tokenizer), dim=64)
     queries, documents = ict_batch(store, ict_blocks(store, np.zeros(len(store), bool))[:6], 0)
     with torch.autocast("cpu", torch.bfloat16):
@@ -153,7 +154,7 @@ def test_recall_is_among_all_blocks(corpus, monkeypatch):
 
 
 def test_an_embedder_that_tells_nothing_apart_has_no_recall(corpus):
-    store, tokenizer, special = corpus
+    store, tokenizer, _special = corpus
     embedder, blocks = tiny_embedder(len(tokenizer)), ict_blocks(store, np.zeros(len(store), bool))
     torch.nn.init.zeros_(embedder.norm.weight)
     torch.nn.init.ones_(embedder.norm.bias)

@@ -116,7 +116,7 @@ def test_gradient_equals_finite_differences():
 @settings(deadline=None, max_examples=20)
 @given(case, st.integers(1, 3))
 def test_missing_candidates_and_padding_change_nothing(shape, more):
-    f, log_p_y_z, real = draw(*shape)
+    _f, log_p_y_z, real = draw(*shape)
     B, K, M = log_p_y_z.shape
     x, z = torch.randn(B, 6, dtype=torch.float64), torch.randn(B, K, 6, dtype=torch.float64)
     there = torch.ones(B, K, dtype=torch.bool)

@@ -271,9 +271,7 @@ def test_copies_are_excluded(tokenizer, tmp_path):
         max_block_len=64,
     )
     table = tag_store(store, RuleTagger())
-    alone, both = (
-        Masker(store, table, copies=c) for c in (None, Copies(store))
-    )
+    alone, both = (Masker(store, table, copies=c) for c in (None, Copies(store)))
     assert [e.exclude for e in alone.batch(alone.sentences)] == [
         (e.block,) for e in alone.batch(alone.sentences)
     ]

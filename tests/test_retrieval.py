@@ -177,8 +177,11 @@ def test_no_back_end_returns_the_excluded(factory, k, banned, seed):
         assert (ids != MISSING).all()
 
 
-def indices(made={}):
-    return made
+INDICES: dict = {}  # each is made once
+
+
+def indices():
+    return INDICES
 
 
 def test_an_index_that_runs_dry_ends_in_missing():

@@ -422,7 +422,7 @@ def test_hub_questions(tmp_path, monkeypatch, name, row):
 
 def test_files_that_may_hold_code_are_not_fetched_from_a_hub(tmp_path):
     source = replace(registry()["minilm-l6"], hub_files=["pytorch_model.bin"])
-    with pytest.raises(UserError, match="pytorch_model.bin may hold code"):
+    with pytest.raises(UserError, match=r"pytorch_model\.bin may hold code"):
         sources._hub_snapshot(source, tmp_path)
 
 

@@ -1,4 +1,5 @@
-"The command line as a user meets it: real processes on the small encyclopedia, stopped and continued; and every kind of bad input."
+"""The command line as a user meets it: real processes on the small encyclopedia, stopped and
+continued; and every kind of bad input."""
 
 import json
 import signal
@@ -159,7 +160,9 @@ def test_controls_run(environment, tmp_path, retrieval):
 
 
 def one_line(done, *needles):
-    "Exit status 2 and one error line, the last of stderr, that holds `needles`; `done` is a finished process, or (status, stderr) of a call of `main`."
+    """Exit status 2 and one error line, the last of stderr, that holds `needles`.
+
+    `done` is a finished process, or (status, stderr) of a call of `main`."""
     status, stderr = done if isinstance(done, tuple) else (done.returncode, done.stderr)
     assert status == 2, (status, stderr)
     text = stderr.strip().splitlines()
