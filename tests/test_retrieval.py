@@ -153,8 +153,8 @@ def test_gpu_finds_what_the_cpu_finds():
 @given(st.integers(1, 12), st.integers(0, 30), st.integers(0, 10**6))
 def test_no_back_end_returns_the_excluded(factory, k, banned, seed):
     z = clustered()
-    index = indices().setdefault(factory, None) or FaissIndex(z, factory, BACK_ENDS[factory])
-    indices()[factory] = index
+    index = INDICES.setdefault(factory, None) or FaissIndex(z, factory, BACK_ENDS[factory])
+    INDICES[factory] = index
     x = z[np.random.default_rng(seed).integers(len(z), size=6)]
     best = ExactIndex(z).search(x, max(1, banned))[1][
         :, :banned
@@ -178,10 +178,6 @@ def test_no_back_end_returns_the_excluded(factory, k, banned, seed):
 
 
 INDICES: dict = {}  # each is made once
-
-
-def indices():
-    return INDICES
 
 
 def test_an_index_that_runs_dry_ends_in_missing():
