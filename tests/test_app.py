@@ -1,4 +1,6 @@
-"The app as a visitor meets it: a real process on a free port, driven in Chromium, every figure compared with the library's own."
+"""The app as a visitor meets it: a real process on a free port, driven in Chromium.
+
+Every figure is compared with the library's own."""
 
 import base64
 import concurrent.futures
@@ -39,18 +41,19 @@ def serving(environment, cwd, *flags):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    log = open(Path(cwd) / "app.log", "w+")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "realm_nb.app", "--port", str(port), *map(str, flags)],
-        cwd=cwd,
-        env={**environment, "PYTHONPATH": str(ARTEFACTS.parent)},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
+    log = Path(cwd) / "app.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "realm_nb.app", "--port", str(port), *map(str, flags)],
+            cwd=cwd,
+            env={**environment, "PYTHONPATH": str(ARTEFACTS.parent)},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     try:
         end = time.monotonic() + 240
-        while "open http" not in Path(log.name).read_text():
-            assert process.poll() is None and time.monotonic() < end, Path(log.name).read_text()
+        while "open http" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/"
     finally:
@@ -60,7 +63,6 @@ def serving(environment, cwd, *flags):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        log.close()
 
 
 def state(folder):
@@ -190,7 +192,8 @@ def cards_agree(page, box, documents):
 
     rows = [d for d in documents if d["block"] >= 0] + [d for d in documents if d["block"] < 0]
     seen = page.locator(f"{box} article").evaluate_all(
-        "a => a.map(c => [Number(c.dataset.block), c.querySelector('.body').innerText, [...c.querySelectorAll('.value')].map(v => v.innerText)])"
+        "a => a.map(c => [Number(c.dataset.block), c.querySelector('.body').innerText, "
+        "[...c.querySelectorAll('.value')].map(v => v.innerText)])"
     )
     assert [s[0] for s in seen] == [d["block"] for d in rows]
     for (_, body, values), d in zip(seen, rows):
@@ -371,7 +374,7 @@ def told(x, text, hidden, settings):
             text,
             hidden,
             settings,
-            world=EditedCorpus(x.store, x.tokenizer, x.limit, [Document(word, body)]),
+            world=EditedCorpus(x.store, x.tokenizer, [Document(word, body)]),
         )
         if seen["answers"][0]["text"] != before:
             return word, body, before, seen
@@ -403,9 +406,12 @@ def test_change_the_world(app, x, browser):
             "another visitor sees the run's own corpus"
         )
 
-        says = lambda what: page.wait_for_function(
-            "what => document.querySelector('#world-changes').innerText.includes(what)", arg=what
-        )
+        def says(what):
+            page.wait_for_function(
+                "what => document.querySelector('#world-changes').innerText.includes(what)",
+                arg=what,
+            )
+
         for title, after in (
             (word, "Nothing is changed"),
             (data_of(page, "#world-out .theirs")["documents"][0]["title"], "removed"),
@@ -626,7 +632,7 @@ def test_client_and_many_visitors(app, x):
     text, hidden = suggestions(x)[0]
     same(client.predict(text, hidden, api_name="/fill"), fill(x, text, hidden))
     extra = {"title": "Extra", "text": "One more document is sent along with the question."}
-    world = EditedCorpus(x.store, x.tokenizer, x.limit, [Document(**extra)], [0])
+    world = EditedCorpus(x.store, x.tokenizer, [Document(**extra)], [0])
     same(
         client.predict(
             text=text,
@@ -714,7 +720,7 @@ def test_command_line(capsys, tmp_path):
 
     for flags, needle in (
         (["--run", str(tmp_path)], "config.json"),
-        (["--port", "many"], "--help"),
+        (["--port", "many"], "--port takes a whole number"),
         (["--prot", "1"], "--prot"),
     ):
         assert main(flags) == 2
