@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WORK', 'KEPT', 'REASONS', 'to_pieces', 'chunks', 'Found', 'find_spans', 'chunk_file', 'cached_spans', 'start_worker',
-           'tag_chunk', 'tag_chunks', 'SpanTable', 'judge', 'tag_store', 'plot_spans', 'dump_of', 'print_agreement',
-           'print_report', 'print_training', 'print_conll', 'count', 'main']
+           'tag_chunk', 'tag_chunks', 'SpanTable', 'judge', 'tag_store', 'prepare_spans', 'plot_spans', 'dump_of',
+           'print_agreement', 'print_report', 'print_training', 'print_conll', 'count', 'main']
 
 # %% ../nbs/25_spans.ipynb #002
 import argparse
@@ -175,6 +175,11 @@ class SpanTable:
             self.report,
         )
 
+    def select(self, keep: np.ndarray) -> "SpanTable":
+        "The spans where `keep`, bool [n]."
+        columns = np.stack([self.sentence, self.start, self.end, self.label])
+        return SpanTable(columns[:, keep], self.labels, self.report)
+
     def save(self, folder):
         with atomic_path(folder, folder=True) as tmp:
             np.save(tmp / "spans.npy", np.stack([self.sentence, self.start, self.end, self.label]))
@@ -240,7 +245,20 @@ def tag_store(
         {"found": int(why.sum()), **dict(zip(REASONS, why.tolist()))},
     )
 
-# %% ../nbs/25_spans.ipynb #020
+# %% ../nbs/25_spans.ipynb #016
+def prepare_spans(
+    store: TokenStore, tagger_name: str, max_tokens: int, processes: int = 1
+) -> SpanTable:
+    "The salient spans of `store`, tagged on first use."
+    tagger = make_tagger(tagger_name)
+    folder = store.folder.parent / f"spans-{tagger.name}-{max_tokens}"
+    if not folder.exists():
+        tag_store(store, tagger, max_tokens, processes=processes, cache=cache_home() / "tags").save(
+            folder
+        )
+    return SpanTable.load(folder)
+
+# %% ../nbs/25_spans.ipynb #021
 def plot_spans(table: SpanTable):
     "Two histograms, of labels and of lengths in pieces; returns the figure."
     from matplotlib.figure import Figure
@@ -256,7 +274,7 @@ def plot_spans(table: SpanTable):
     right.set(title="word pieces per span", xticks=range(1, 11))
     return figure
 
-# %% ../nbs/25_spans.ipynb #023
+# %% ../nbs/25_spans.ipynb #024
 def dump_of(corpus: str) -> Path:
     "The MediaWiki file of a registered corpus, or the file itself."
     path = require_path(fetch(corpus) if corpus in registry() else corpus)
@@ -338,7 +356,7 @@ def print_report(args):
         with atomic_path(args.png) as tmp:
             plot_spans(table).savefig(tmp, format="png", dpi=120)
 
-# %% ../nbs/25_spans.ipynb #024
+# %% ../nbs/25_spans.ipynb #025
 def print_training(args):
     "Fine-tune a BERT-family model on labelled sentences."
     sentences = read_labelled(args.train)
@@ -382,7 +400,7 @@ def count(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
     return int(text)
 
-# %% ../nbs/25_spans.ipynb #025
+# %% ../nbs/25_spans.ipynb #026
 @cli
 def main(argv):
     "Find names and dates: report, judge taggers, train one."
@@ -459,6 +477,6 @@ def main(argv):
             raise UserError(f"--{name} must be at least 1")
     args.do(args)
 
-# %% ../nbs/25_spans.ipynb #029
+# %% ../nbs/25_spans.ipynb #030
 if __name__ == "__main__" and "__file__" in globals():
     sys.exit(main())

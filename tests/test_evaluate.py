@@ -3,18 +3,25 @@
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertForMaskedLM, BertModel
 
 from realm_nb.evaluate import bootstrap, measure, predict
 from realm_nb.masking import Masker
-from realm_nb.pretrain import Realm, candidates, holds, log_probs_at_masks, score, valid_mask
+from realm_nb.pretrain import (
+    Realm,
+    find_candidates,
+    holds,
+    log_probs_at_masks,
+    score,
+    score_candidates,
+    valid_mask,
+)
 from realm_nb.retrieval import MISSING, ExactIndex
 from realm_nb.spans import tag_store
 from realm_nb.store import build_store
 from realm_nb.text.documents import read_corpus
 from realm_nb.text.taggers import RuleTagger
-from realm_nb.text.tokenizer import SpecialTokens, tiny_tokenizer
-from realm_nb.towers import Embedder, Encoder, Towers
+from realm_nb.text.tokenizer import tiny_tokenizer
+from realm_nb.towers import tiny_towers
 
 
 @pytest.fixture(scope="module")
@@ -22,25 +29,19 @@ def world(tmp_path_factory):
     documents = list(read_corpus("mini"))[:40]
     tokenizer = tiny_tokenizer(d.text for d in documents)
     store = build_store(documents, tokenizer, tmp_path_factory.mktemp("corpus") / "store", max_block_len=64)
-    special = SpecialTokens.of(tokenizer)
-    masker = Masker(
-        store, tag_store(store, RuleTagger(), max_pieces=48), special.mask, max_pieces=48
-    )
+    masker = Masker(store, tag_store(store, RuleTagger(), 48), max_query_len=48)
     torch.manual_seed(0)
-    config = dict(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        attn_implementation="eager",
-    )
-    towers = Towers(
-        Embedder(BertModel(BertConfig(**config), add_pooling_layer=False), 16, "mean"),
-        Encoder(BertForMaskedLM(BertConfig(**config)), pointer=True),
-    ).eval()
-    realm = Realm(towers, store, special, limit=64, query_limit=48)
+    model = {"layers": 1, "hidden": 32, "dim": 16, "pooling": "mean", "pointer": True}
+    realm = Realm(tiny_towers(len(tokenizer), **model).eval(), store, max_query_len=48)
     return realm, masker, ExactIndex(realm.build_index(bar=False))
+
+
+@torch.no_grad()
+def candidates(realm, examples, index, k):
+    "(ids, log p(z|x)) as `measure` takes them."
+    x = realm.embed_queries(examples)
+    ids = find_candidates(realm, index, x, examples, k)
+    return ids, score_candidates(realm, x, ids)
 
 
 @pytest.mark.parametrize("n", [1, 2, 17])

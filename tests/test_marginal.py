@@ -13,11 +13,9 @@ from realm_nb.core.errors import UserError
 from realm_nb.marginal import (
     MARGINALS,
     document_reward,
-    draw_push,
     inspection,
     marginal_vocabulary,
     posterior,
-    push,
     realm_loss,
     retrieval_utility,
     sequence_log_p,
@@ -333,32 +331,16 @@ def test_vocabulary_is_mixed_by_brute_force():
             )
 
 
-def test_push_is_a_step_of_gradient_ascent():
-    f, likelihood = [1.0, -0.5, 2.0], [0.2, 0.9, 0.1]
-    p = push(f, likelihood, rate=0.7)
-    t = torch.tensor(f, dtype=torch.float64, requires_grad=True)
-    value = torch.log((t.softmax(0) * torch.tensor(likelihood, dtype=torch.float64)).sum())
+def test_the_reward_is_the_gradient_at_the_scores():
+    f = torch.tensor([1.0, -0.5, 2.0], dtype=torch.float64, requires_grad=True)
+    likelihood = torch.tensor([0.2, 0.9, 0.1], dtype=torch.float64)
+    value = torch.log((f.softmax(0) * likelihood).sum())
     value.backward()
-    assert np.allclose(p.after, np.array(f) + 0.7 * t.grad.numpy(), atol=1e-12) and np.allclose(
-        p.r, t.grad.numpy(), atol=1e-12
-    )
-    assert abs(p.p_y - value.exp().item()) < 1e-12 and np.allclose(
-        p.ru, np.log(np.array(likelihood) / 0.2)
-    )
-    assert np.allclose(p.prior, t.softmax(0).detach()) and np.allclose(
-        p.posterior, p.prior * likelihood / p.p_y
-    )
-    assert np.allclose(push(f, likelihood).after, push(f, likelihood, 1.0).after)
-    assert np.isfinite(push(f, [0, 0, 0]).r).all() and push(f, [2, 2, 2]).p_y == pytest.approx(1)
-
-
-def test_push_is_drawn():
-    p = push([1.0, -0.5, 2.0], [0.2, 0.9, 0.1])
-    figure = draw_push(p)
-    scores, likely, belief, weight = figure.axes
-    arrows = [a for a in scores.texts if a.arrow_patch]
-    assert [(a.xy[1], a.xyann[1]) for a in arrows] == [(b, a) for a, b in zip(p.f, p.after)]
-    assert [b.get_height() for b in likely.patches] == [0.2, 0.9, 0.1] and [
-        b.get_height() for b in weight.patches
-    ] == p.r.tolist()
-    assert [t.get_text() for t in weight.get_xticklabels()] == ["∅", "1", "2"]
+    one = torch.ones(1, 1, dtype=torch.bool)
+    seen = inspection(f.detach()[None].log_softmax(1), likelihood.log()[None, :, None], one)
+    p_y = value.exp().item()
+    assert np.allclose(seen.r[0], f.grad, atol=1e-12)
+    assert abs(seen.log_p_y_x.exp().item() - p_y) < 1e-12
+    assert np.allclose(seen.ru[0], np.log(likelihood.numpy() / 0.2))
+    assert np.allclose(seen.p_z[0], f.softmax(0).detach())
+    assert np.allclose(seen.p_z_y[0], seen.p_z[0] * likelihood / p_y)

@@ -22,8 +22,6 @@ from realm_nb.masking import (
     Masker,
     Walk,
     batch_ids,
-    explain,
-    explorer,
     hash_bits,
     held_out_blocks,
     shuffled,
@@ -86,7 +84,7 @@ def table(store):
 
 
 def maker(store, table, tokenizer, policy="salient", **more):
-    return Masker(store, table, tokenizer.mask_token_id, policy, max_pieces=48, **more)
+    return Masker(store, table, policy, max_query_len=48, **more)
 
 
 def alike(a: Example, b: Example) -> bool:
@@ -103,8 +101,6 @@ def test_strange_input_survives(text, tokenizer):
     assert time.perf_counter() - began < 20
     assert spans == sorted(spans) and all(0 <= s.start < s.end <= len(text) for s in spans)
     assert all(a.end <= b.start for a, b in zip(spans, spans[1:]))
-    if len(text) < 1000:
-        assert "<script" not in explain(text + "<script>", RuleTagger(), tokenizer)
 
 
 @relaxed
@@ -272,7 +268,7 @@ def test_copies_are_excluded(tokenizer, tmp_path):
     )
     table = tag_store(store, RuleTagger())
     alone, both = (
-        Masker(store, table, tokenizer.mask_token_id, copies=c) for c in (None, Copies(store))
+        Masker(store, table, copies=c) for c in (None, Copies(store))
     )
     assert [e.exclude for e in alone.batch(alone.sentences)] == [
         (e.block,) for e in alone.batch(alone.sentences)
@@ -552,18 +548,3 @@ def test_bad_commands(argv, needles, tmp_path, base):
         if "MediaWiki" in needles[0]
         else all(n in lines[0] for n in needles)
     ), lines[0]
-
-
-def test_the_explorer_answers(tokenizer):
-    box = explorer({"rule": RuleTagger(), "names": RuleTagger(numbers=False)}, tokenizer)
-    text, tagger, policy, draw, _, page = box.children
-    assert "[MASK]" in page.value
-    seen = set()
-    for p in POLICIES:
-        policy.value = p
-        seen.add(page.value)
-    assert len(seen) == 3
-    text.value = "<script>alert(1)</script> in Warsaw"
-    assert "<script>" not in page.value and "Warsaw" in page.value
-    text.value = ""
-    draw.value = 3

@@ -16,14 +16,11 @@ from realm_nb.retrieval import (
     ExactIndex,
     FaissIndex,
     document_sequence,
-    draw_found,
     embed_candidates,
     embed_store,
-    explore,
     load_index,
     log_p_z,
     overfetch,
-    padding_waste,
     plane,
     recall,
     save_index,
@@ -343,40 +340,26 @@ def test_missing_candidates_have_no_probability_and_no_gradient():
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    from transformers import BertConfig, BertModel
-
     from realm_nb.store import build_store
     from realm_nb.text.documents import read_jsonl
     from realm_nb.text.tokenizer import tiny_tokenizer
-    from realm_nb.towers import Embedder
-    from realm_nb.text.tokenizer import SpecialTokens
+    from realm_nb.towers import tiny_towers
 
     documents = list(read_jsonl(Path(__file__).parents[1] / "data/mini/documents.jsonl"))[:12]
     tokenizer = tiny_tokenizer([d.text for d in documents])
-    store = build_store(documents, tokenizer, tmp_path_factory.mktemp("store") / "store", max_block_len=64)
+    folder = tmp_path_factory.mktemp("store") / "store"
+    store = build_store(documents, tokenizer, folder, max_block_len=64)
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        attn_implementation="eager",
-    )
-    return (
-        store,
-        tokenizer,
-        SpecialTokens.of(tokenizer),
-        Embedder(BertModel(config, add_pooling_layer=False), dim=8, pooling="mean").eval(),
-    )
+    embedder = tiny_towers(len(tokenizer), layers=1, hidden=16, dim=8, pooling="mean").embedder
+    return store, embedder.eval()
 
 
 def test_repeated_candidates_are_embedded_once(corpus):
-    store, _, special, embedder = corpus
+    store, embedder = corpus
     ids = with_null(np.array([[3, 5, 7], [5, 7, 9], [3, 9, MISSING]]))
     rows = []
     handle = embedder.register_forward_hook(lambda module, args, out: rows.append(len(out)))
-    z = embed_candidates(embedder, store, ids, special, 64)
+    z = embed_candidates(embedder, store, ids)
     handle.remove()
     assert sum(rows) == 5, "3, 5, 7, 9 and the null document"
 
@@ -389,7 +372,7 @@ def test_repeated_candidates_are_embedded_once(corpus):
 
     naive = torch.stack(
         [
-            torch.cat([embedder(pad([document_sequence(store, int(b), special, 64)])) for b in row])
+            torch.cat([embedder(pad([document_sequence(store, int(b))])) for b in row])
             for row in ids
         ]
     )
@@ -399,58 +382,38 @@ def test_repeated_candidates_are_embedded_once(corpus):
 
 
 def test_a_learned_null_is_a_vector_and_the_embedders_is_a_sequence(corpus):
-    store, _, special, embedder = corpus
-    ids = with_null(np.array([[3], [5]]))
-    assert document_sequence(store, MISSING, special).pieces.tolist() == [
-        special.cls,
-        special.sep,
-        special.sep,
-    ]
-    by_embedder, null = (
-        embed_candidates(embedder, store, ids, special, 64),
-        torch.nn.Parameter(torch.ones(8)),
-    )
-    learned = embed_candidates(embedder, store, ids, special, 64, null)
-    assert (
-        torch.equal(learned[:, 1], by_embedder[:, 1])
-        and (learned[:, 0] == 1).all()
-        and not torch.equal(by_embedder[0, 0], learned[0, 0])
-    )
-    learned[:, 0].sum().backward()
-    assert (null.grad == 2).all()
-    assert torch.equal(
-        embed_candidates(embedder, store, ids[:, 1:], special, 64, null), by_embedder[:, 1:]
-    ), "no null among them"
-    assert (embed_candidates(embedder, store, ids[:, :1], special, 64, null) == 1).all(), (
-        "nothing but null"
-    )
+    store, embedder = corpus
+    ids, special = with_null(np.array([[3], [5]])), store.special
+    nothing = [special.cls, special.sep, special.sep]
+    assert document_sequence(store, MISSING).token_ids.tolist() == nothing
+    by_embedder = embed_candidates(embedder, store, ids)
+    null = embedder.null = torch.nn.Parameter(torch.ones(8))
+    try:
+        learned = embed_candidates(embedder, store, ids)
+        assert torch.equal(learned[:, 1], by_embedder[:, 1]) and (learned[:, 0] == 1).all()
+        assert not torch.equal(by_embedder[0, 0], learned[0, 0])
+        learned[:, 0].sum().backward()
+        assert (null.grad == 2).all()
+        without = embed_candidates(embedder, store, ids[:, 1:])
+        assert torch.equal(without, by_embedder[:, 1:]), "no null among them"
+        alone = embed_candidates(embedder, store, ids[:, :1])
+        assert (alone == 1).all(), "nothing but null"
+    finally:
+        embedder.null = None
 
 
 def test_a_store_is_embedded_whole_or_in_shares(corpus):
-    store, _, special, embedder = corpus
+    store, embedder = corpus
     embedder.train()
-    whole = embed_store(embedder, store, special, 64, chunk=7, bar=False)
+    whole = embed_store(embedder, store, bar=False)
     assert embedder.training and whole.shape == (len(store), 8)
     embedder.eval()
     cut = len(store) // 3
     parts = [
-        embed_store(embedder, store, special, 64, bar=False, blocks=b)
+        embed_store(embedder, store, b, bar=False)
         for b in (range(cut), range(cut, len(store)), range(0))
     ]
     assert np.allclose(np.concatenate(parts), whole, atol=1e-5) and parts[2].shape == (0, 8)
-
-
-def test_padding_waste():
-    from realm_nb.towers import Sequence
-
-    sequences = [Sequence(np.zeros(n), n) for n in (2, 8, 2, 8)]
-    assert (
-        padding_waste(sequences, [np.array([0, 1]), np.array([2, 3])]) == 1 - 20 / 32
-        and padding_waste(sequences, [np.array([0, 2]), np.array([1, 3])]) == 0
-    )
-
-
-# ---- the explorer
 
 
 def test_plane_keeps_what_is_flat():
@@ -467,28 +430,3 @@ def test_plane_keeps_what_is_flat():
     assert plane(np.ones((1, 5))).tolist() == [[0, 0]] and plane(
         np.array([[0.0, 0], [2, 0]])
     ).shape == (2, 2)
-
-
-def test_explorer(corpus):
-    store, tokenizer, special, embedder = corpus
-    vectors = embed_store(embedder, store, special, 64, bar=False)
-    found = explore(
-        store.sentence_text(3), embedder, tokenizer, ExactIndex(vectors), vectors, k=6, scale=0.5
-    )
-    from realm_nb.towers import pad, query_sequence
-
-    q = embedder(pad([query_sequence(store.sentence(3), special)])).detach().numpy()
-    assert found.ids.tolist() == np.argsort(-(vectors @ q[0]))[:6].tolist()
-    assert np.allclose(
-        found.p_z, np.exp(0.5 * found.scores) / np.exp(0.5 * found.scores).sum(), atol=1e-5
-    ) and found.points.shape == (7, 2)
-    every = explore("warsaw", embedder, tokenizer, ExactIndex(vectors[:4]), vectors, k=9)
-    assert len(every.ids) == 4 and every.points.shape == (5, 2)
-    with pytest.raises(UserError, match="the query is empty"):
-        explore("  ", embedder, tokenizer, ExactIndex(vectors), vectors)
-    left, right = draw_found(found, store, labels=3).axes[:2]
-    assert (
-        left.collections[0].get_offsets().shape == (6, 2)
-        and [b.get_width() for b in right.patches] == found.p_z[:3].tolist()
-    )
-    assert right.get_yticklabels()[0].get_text().startswith("1  " + store.title(found.ids[0])[:10])

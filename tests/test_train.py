@@ -79,10 +79,11 @@ def test_a_run_leaves_what_it_promises(finished):
 
 def test_no_held_out_block_gave_a_training_sentence(finished, environment):
     code = (
-        "from realm_nb.core.folder import Run, load_config; from realm_nb.train import Parts, held_examples; import numpy as np, sys;"
-        "p = Parts(load_config(sys.argv[1] + '/config.json'), Run(sys.argv[1])); train, held = p.sentences;"
-        "assert not np.intersect1d(p.store.block_of(train), p.store.block_of(held)).size; assert p.held[[e.block for e in held_examples(p, 50)]].all();"
-        "assert not p.held[p.store.block_of(train)].any(); print('ok')"
+        "from realm_nb.workspace import Workspace; import numpy as np, sys;"
+        "w = Workspace.open(sys.argv[1]); (train, held), store = w.sentences, w.store;"
+        "assert not np.intersect1d(store.block_of(train), store.block_of(held)).size;"
+        "assert w.held_out[[e.block for e in w.held_out_examples(50)]].all();"
+        "assert not w.held_out[store.block_of(train)].any(); print('ok')"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(finished)], env=environment, capture_output=True, text=True
@@ -259,7 +260,8 @@ def test_a_damaged_checkpoint_is_named(finished, here, tmp_path):
 
 
 def test_help_names_every_setting():
-    from realm_nb.core.config import Config, settings
+    from realm_nb.core.config import settings
+    from realm_nb.workspace import Config
 
-    text = subprocess.run([*HEAD, "--help"], capture_output=True, text=True).stdout
+    text = subprocess.run([*HEAD, "--help-all"], capture_output=True, text=True).stdout
     assert all(f"--{name}" in text for name in settings(Config()))

@@ -11,6 +11,7 @@ import difflib
 import functools
 import os
 import sys
+from collections.abc import Collection
 
 from safetensors import SafetensorError
 
@@ -19,18 +20,15 @@ class UserError(Exception):
     "Something the user can put right. Its text is one line: what is wrong, where, and the remedy."
 
 
-def nearest(word: str, known) -> str:
+def nearest(word: object, known: Collection[str]) -> str:
     "`; did you mean …?` for the closest of `known`, or all of them when none is close."
-    close = difflib.get_close_matches(str(word), [str(k) for k in known], n=2, cutoff=0.5)
-    return (
-        f"; did you mean {' or '.join(close)}?"
-        if close
-        else f"; known: {', '.join(map(str, known))}"
-    )
+    if close := difflib.get_close_matches(str(word), known, n=2, cutoff=0.5):
+        return f"; did you mean {' or '.join(close)}?"
+    return f"; known: {', '.join(known)}"
 
 
 def cli(main):
-    "Wrap a command line's `main(argv)`: a `UserError` becomes one line on stderr and exit status 2."
+    "Wrap a command's `main(argv)`: a `UserError` becomes one line on stderr and exit status 2."
 
     @functools.wraps(main)
     def run(argv=None):
@@ -50,11 +48,10 @@ def cli(main):
 
     return run
 
-# %% ../../nbs/core/02_errors.ipynb #006
+# %% ../../nbs/core/02_errors.ipynb #010
 def first_line(error: BaseException) -> str:
     "What an exception says, cut to one line; its kind when it says nothing."
-    lines = str(error).splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return str(error).partition("\n")[0][:200] or type(error).__name__
 
 
 DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, SafetensorError)
@@ -64,7 +61,7 @@ DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, Sa
 def damaged(
     path, what: str, remedy: str = "delete it and run again", kind: type[UserError] = UserError
 ):
-    "Turn what goes wrong while `path` is read into one line: `what` is damaged, why, and the `remedy`."
+    "Turn what goes wrong as `path` is read into one line: `what` is damaged, why, the `remedy`."
     try:
         yield
     except DAMAGE as e:
