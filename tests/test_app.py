@@ -285,7 +285,7 @@ def test_permalink_and_html(app, x, browser):
         "null": 0,
         "exclude": 0,
         "marginal": "sequence",
-        "moment": x.moments[-2].name,
+        "moment": x.states[-2].name,
     }
     with visit(browser, app, "?" + urlencode(query)) as page:
         r = data_of(page, "#fill-out")
@@ -338,7 +338,7 @@ def test_before_and_after(app, x, browser):
             assert time.monotonic() < end
             page.wait_for_timeout(1000)
         same(c, compare(x, text, hidden))
-        assert [m["name"] for m in c["moments"]] == [m.name for m in x.moments] and len(
+        assert [m["name"] for m in c["moments"]] == [m.name for m in x.states] and len(
             c["moments"]
         ) >= 4
         assert page.locator("#compare-out polyline").count() == len(c["documents"])
@@ -459,7 +459,7 @@ def test_ask_map_and_curves(app, x, run, browser):
         found = look_up(x, "Who was born in Warsaw?")
         same(data_of(page, "#ask-out"), found)
         cards_agree(page, "#ask-out", found["documents"])
-        assert "realm_nb.qa.table1 table1" in page.locator("#ask-out").inner_text()
+        assert "realm_nb.train --run" in page.locator("#ask-out").inner_text()
 
         page.get_by_role("tab", name="Corpus map").click()
         page.wait_for_selector("#map-out svg")
@@ -650,7 +650,7 @@ def test_client_and_many_visitors(app, x):
         fill(x, text, hidden, Settings(3, 2.0, False, True, "sequence"), world=world),
     )
     same(client.predict("Warsaw", api_name="/look_up"), look_up(x, "Warsaw"))
-    assert client.predict(api_name="/moments") == [m.name for m in x.moments]
+    assert client.predict(api_name="/moments") == [m.name for m in x.states]
     assert {"warmup", "ict", "pretrain"} == set(client.predict(api_name="/curves"))
     for bad, what in (
         ({"text": "no blank"}, "blank"),
