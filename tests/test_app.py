@@ -26,6 +26,15 @@ ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts"
 NASTY = '<img src=x onerror="window.hacked=1"> ${window.hacked=2} {{7*7}}'
 
 
+NAMELESS = """
+[...document.querySelectorAll('input, textarea, button, [role=img]')].filter(e =>
+  e.offsetParent && e.type != 'file' && !(
+    e.labels?.length || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') ||
+    e.innerText?.trim() || e.title)
+).map(e => e.outerHTML.slice(0, 200))"""
+REACHED = "'#fill-words, #fill-hidden, #fill-go, #fill-out'"
+
+
 def chromium():
     "Chromium's path; where there is none, a reason to skip, but a failure under CI."
     if path := shutil.which("chromium"):
@@ -158,7 +167,9 @@ def until(page, box, condition, what):
 
 
 def type_in(page, texts):
-    "Fill fields by selector and see that they stay filled: a panel just opened may still put its first values in."
+    """Fill fields by selector and see that they stay filled.
+
+    A panel just opened may still put its first values in."""
     calm = 0
     for _ in range(40):
         for selector, text in texts.items():
@@ -311,7 +322,7 @@ def test_permalink_and_html(app, x, browser):
             page,
             {
                 "#world-title textarea, #world-title input": NASTY,
-                "#world-body textarea": f"The town of Paris is where {NASTY} was born, as people say.",
+                "#world-body textarea": f"The town of Paris is where {NASTY} was born, they say.",
             },
         )
         page.locator("#world-save").click()
@@ -491,7 +502,9 @@ def test_ask_map_and_curves(app, x, run, browser):
 
 @pytest.mark.network
 def test_ask_a_reader(run, smoke_environment, tmp_path, browser):
-    "A reader trained on the small encyclopedia's questions answers them on the page, with the library's own figures."
+    """A reader trained on the small encyclopedia's questions answers them on the page.
+
+    With the library's own figures."""
     from realm_nb.qa.ask import Answerer
     from realm_nb.qa.table1 import main
     from realm_nb.text.sources import load_questions
@@ -594,8 +607,7 @@ def test_phone_dark_keyboard_and_labels(app, browser):
                 page.screenshot(
                     path=ARTEFACTS / f"{name.lower().replace(' ', '-')}-{width}.png", full_page=True
                 )
-                nameless = page.evaluate("""[...document.querySelectorAll('input, textarea, button, [role=img]')].filter(e => e.offsetParent && e.type != 'file' &&
-                    !(e.labels?.length || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.innerText?.trim() || e.title)).map(e => e.outerHTML.slice(0, 200))""")
+                nameless = page.evaluate(NAMELESS)
                 assert not nameless, name
             if width == 390:
                 assert (
@@ -608,11 +620,7 @@ def test_phone_dark_keyboard_and_labels(app, browser):
                 reached = []
                 for _ in range(40):
                     page.keyboard.press("Tab")
-                    reached.append(
-                        page.evaluate(
-                            "document.activeElement.closest('#fill-words, #fill-hidden, #fill-go, #fill-out')?.id"
-                        )
-                    )
+                    reached.append(page.evaluate(f"document.activeElement.closest({REACHED})?.id"))
                     if reached[-1] == "fill-go":
                         break
                 order = list(dict.fromkeys(r for r in reached if r))
@@ -678,16 +686,16 @@ def test_uploads_are_bounded(app):
     import urllib.error
     import urllib.request
 
-    boundary, size = "boundary", 300 * 1024
+    size = 300 * 1024
     body = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="big.jsonl"\r\n\r\n'.encode()
+        b'--boundary\r\nContent-Disposition: form-data; name="files"; filename="big.jsonl"\r\n\r\n'
         + b"x" * size
-        + f"\r\n--{boundary}--\r\n".encode()
+        + b"\r\n--boundary--\r\n"
     )
     request = urllib.request.Request(
         app + "gradio_api/upload",
         body,
-        {"Content-Type": f"multipart/form-data; boundary={boundary}"},
+        {"Content-Type": "multipart/form-data; boundary=boundary"},
     )
     with pytest.raises(urllib.error.HTTPError) as e:
         urllib.request.urlopen(request)

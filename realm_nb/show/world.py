@@ -101,8 +101,8 @@ class EditedCorpus:
 
     def _part(self, block: int):
         "The store that holds a block, and its number there."
-        n = len(self.store)
-        return (self.store, block) if block < n else (self.own, block - n)
+        own = block - len(self.store)
+        return (self.store, block) if own < 0 else (self.own, own)
 
     def text(self, block: int) -> str:
         "The sentences of a block."
@@ -126,10 +126,9 @@ class EditedCorpus:
 
     def title_ids(self, document: int):
         "The token ids of a document's title."
-        n = len(self.store.titles)
-        part, i = (self.store, document) if document < n else (self.own, document - n)
-        return part.title_ids(i)
+        own = document - len(self.store.titles)
+        return self.store.title_ids(document) if own < 0 else self.own.title_ids(own)
 
     def edited(self, added, removed) -> "EditedCorpus":
-        "The same store with other documents added and other blocks removed."
+        "Another world over this store, with these documents added and these blocks removed."
         return EditedCorpus(self.store, self.tokenizer, added, removed)
