@@ -500,52 +500,38 @@ def test_ask_map_and_curves(app, x, run, browser):
         )
 
 
-@pytest.mark.network
-def test_ask_a_reader(run, smoke_environment, tmp_path, browser):
+def test_ask_a_reader(run, smoke_environment, tmp_path, browser, monkeypatch):
     """A reader trained on the small encyclopedia's questions answers them on the page.
 
     With the library's own figures."""
+    from realm_nb.core.folder import Run
     from realm_nb.qa.ask import Answerer
-    from realm_nb.qa.table1 import main
+    from realm_nb.qa.finetune import FinetuneConfig
     from realm_nb.text.sources import load_questions
+    from realm_nb.train import run_stages
+    from realm_nb.workspace import Workspace
 
-    table = tmp_path / "table"
-    flags = [
-        "--corpus",
-        "mini",
-        "--train",
-        "mini",
-        "--tests",
-        "mini",
-        "--rows",
-        "bm25",
-        "--start",
-        "base",
-        "--reader_layers",
-        3,
-        "--validation",
-        10,
-        "--first",
-        20,
-        "--qa.cloze_steps",
-        0,
-        "--qa.steps",
-        30,
-        "--qa.batch",
-        8,
-        "--qa.lr",
-        2e-4,
-        "--qa.lr_head",
-        1e-3,
-        "--qa.precision",
-        "fp32",
-        "--run",
-        table,
-    ]
-    assert main(["table1", *map(str, flags)]) == 0
-    answerer, (first, second) = Answerer(table), [q["question"] for q in load_questions("mini")[:2]]
+    monkeypatch.setenv("REALM_NB_HOME", smoke_environment["REALM_NB_HOME"])
+    tuned = Path(shutil.copytree(run, tmp_path / "tuned"))
+    workspace = Workspace.open(tuned)
+    workspace.run = Run(tuned, quiet=True)
+    workspace.config.finetune = FinetuneConfig(
+        questions="mini",
+        left_out="",
+        validation=10,
+        start="base",
+        steps=30,
+        batch=8,
+        lr=2e-4,
+        lr_head=1e-3,
+        tune_steps=2,
+        tune_batch=4,
+        retriever_blocks=50,
+    )
+    run_stages(workspace, ["finetune"])
+    answerer, (first, second) = Answerer(tuned), [q["question"] for q in load_questions("mini")[:2]]
     with (
-        serving(smoke_environment, tmp_path, "--run", run, "--qa", table) as address,
+        serving(smoke_environment, tmp_path, "--run", run, "--qa", tuned) as address,
         visit(browser, address) as page,
     ):
         page.get_by_role("tab", name="Ask a question").click()

@@ -48,14 +48,12 @@ except ImportError:
     gr = None  # type: ignore[assignment]
 
 # %% ../../nbs/show/99_app.ipynb #006
-def _open_reader(run: Path | None, folder: str = ""):
-    """What answers questions: the fine-tuned reader in `folder`, or in the run, or in runs/table1.
+def _open_reader(run: Path | None, other: str):
+    """What answers questions: the fine-tuned reader of the run `other`, or of the run itself.
 
     A function of (question, k), or None where there is no reader."""
-    places = [Path(folder)] if folder else [run, Path("runs/table1")]
-    for place in places:
-        if folder or (place and any(place.glob("checkpoints/reader/step_*"))):
-            return load_by_name("qa.ask:Answerer")(place).facts
+    if other or (run and (run / "stages" / "finetune.json").exists()):
+        return load_by_name("qa.ask:Answerer")(other or run).facts
     return None
 
 
@@ -241,11 +239,11 @@ def compared(site: Site, query: Query, at: int) -> Markup:
     )
 
 # %% ../../nbs/show/99_app.ipynb #017
-def _remove_passage(world: EditedCorpus, block: int) -> EditedCorpus:
+def _remove_passage(world: EditedCorpus, block: int | None) -> EditedCorpus:
     "The world without the passage `block`; of the visitor's own documents, the whole one goes."
-    own = block - len(world.store)
-    if block < 0:
+    if block is None or block < 0:
         raise UserError("choose the passage to remove in the list above")
+    own = block - len(world.store)
     if block >= len(world):
         raise UserError("that passage is gone; fill the blank again and choose another")
     if own < 0:
@@ -254,11 +252,11 @@ def _remove_passage(world: EditedCorpus, block: int) -> EditedCorpus:
     return world.edited(world.added[:gone] + world.added[gone + 1 :], world.removed)
 
 
-def _save_passage(world: EditedCorpus, block: int, title: str, text: str) -> EditedCorpus:
-    "The world with the passage `block` replaced, or with a document added if that is -1."
+def _save_passage(world: EditedCorpus, block: int | None, title: str, text: str):
+    "The world with the passage `block` replaced, or with a document added if that is none."
     if not limited(text, "text"):
         raise UserError("the document has no text; write a sentence or two")
-    if block >= 0:
+    if block is not None and block >= 0:
         world = _remove_passage(world, block)
     return world.edited([*world.added, Document(title, text)], world.removed)
 
@@ -309,8 +307,8 @@ _CSS, _JS = ((files("realm_nb.show") / name).read_text("utf-8") for name in ("ap
 
 # %% ../../nbs/show/99_app.ipynb #023
 # How an event is handled: work of the model takes turns and shows that it goes on.
-_MODEL = {"api_visibility": "private", "show_progress": "minimal", "concurrency_id": "model"}
-_QUIET = {"api_visibility": "private", "show_progress": "hidden"}
+_MODEL: dict = {"api_visibility": "private", "show_progress": "minimal", "concurrency_id": "model"}
+_QUIET: dict = {"api_visibility": "private", "show_progress": "hidden"}
 
 
 def _picture(value="", **kw):
@@ -380,7 +378,7 @@ class _Panel:
         gr.on([*submits, self.go.click, *more], trigger_mode="always_last", **ask)
         gr.on([*submits, self.text.blur, self.hidden.blur], trigger_mode="always_last", **redraw)
         for event in (
-            self.pick.input(self.site.first.__getitem__, self.pick, self.both, **_QUIET),
+            self.pick.input(lambda i: self.site.first[i], self.pick, self.both, **_QUIET),
             self.words.click(click, self.both, self.both, **_QUIET),
         ):
             event.then(**redraw)
@@ -458,7 +456,7 @@ def _fill_tab(site, knobs, page):
     def open_link(request: gr.Request):
         query = from_link(request.query_params)
         if not query.text:
-            query = Query(*site.first[0], *query[2:])
+            query = Query(*site.first[0], *query[2:])  # type: ignore[call-arg]
         known = _list_moments(site)
         if query.moment not in dict(known).values():
             query = query._replace(moment="")
@@ -548,7 +546,7 @@ def _other_words(site):
 # %% ../../nbs/show/99_app.ipynb #031
 def _make_editor():
     "Fields to write a document, and buttons to save, remove and add some."
-    with gr.Accordion("Write, edit or remove documents yourself", open=False, elem_id="world-edit"):
+    with gr.Accordion("Write, edit or remove documents yourself", open=False):
         which = gr.Dropdown(
             [_NEW_DOCUMENT],
             value=-1,
@@ -584,13 +582,12 @@ def _world_tab(site, knobs):
             _other_words(site),
             label="Let the passages say this instead of the hidden words",
             max_length=LIMITS["hidden"],
-            elem_id="world-instead",
             scale=3,
         )
-        swap = gr.Button("Rewrite them", elem_id="world-swap", scale=1, min_width=120)
+        swap = gr.Button("Rewrite them", scale=1, min_width=120)
     which, title, body, save, drop, file = _make_editor()
     undo = gr.Button("Undo all changes", elem_id="world-undo", size="sm")
-    note = _picture(elem_id="world-note")
+    note = _picture()
     listed = _picture(render("changes.html", world=site.untouched), elem_id="world-changes")
     shows = [state, note, listed, which, _picture(elem_id="world-out")]
     panel.wire(_change_world(site, lambda world, _: world), [state, *knobs], shows)
@@ -610,7 +607,9 @@ def _world_tab(site, knobs):
 
     def choose(block, world):
         world = world or site.untouched
-        return (world.title(block), world.text(block)) if 0 <= block < len(world) else ("", "")
+        if block is None or not 0 <= block < len(world):
+            return "", ""
+        return world.title(block), world.text(block)
 
     which.input(choose, [which, state], [title, body], **_QUIET)
 
@@ -817,7 +816,7 @@ class _AppOptions:
     "Explore a run in the browser: what REALM retrieves, and why it believes it."
 
     run: str = setting("", "the run's folder; without it, the newest in runs/")
-    qa: str = setting("", "the folder of the reader that answers questions; by default the run's")
+    qa: str = setting("", "a run whose reader answers questions; without it, the run itself")
     host: str = setting("127.0.0.1", "the address to listen on")
     port: int = setting(0, "the port; 0 is the first free one from 7860", low=0, high=65535)
 

@@ -106,7 +106,7 @@ def rank_chart(found: dict, chosen: int = -1) -> Markup:
 # %% ../../nbs/show/96_draw.ipynb #021
 def _map_labels(titles: list[str], where: np.ndarray) -> list[tuple[float, float, str]]:
     "(x, y, title) of up to 14 large documents, none of them written over another."
-    labels = []
+    labels: list = []
     for title, _ in Counter(titles).most_common(40):
         x, y = np.median(where[np.array(titles) == title], axis=0).round().tolist()
         free = all(abs(x - a) > 90 or abs(y - b) > 16 for a, b, _ in labels)

@@ -82,7 +82,9 @@ class Explorer:
         self.folder, self.keep = folder and Path(folder), keep
         w = self.workspace = Workspace.open(folder) if folder else _open_encyclopedia()
         self.config, self.tokenizer, self.store = w.config, w.tokenizer, w.store
-        self._lock, self._doors, self._kept = threading.Lock(), {}, OrderedDict()
+        self._lock = threading.Lock()
+        self._doors: dict = {}
+        self._kept: OrderedDict = OrderedDict()
 
     @property
     def states(self) -> list[TrainingState]:
@@ -104,7 +106,7 @@ class Explorer:
 
     def _keep(self, kind: str, key, make):
         "What `make()` gave for `key`, made once while it is among the last few in use."
-        key = f"{kind} {key}"
+        key = (kind, key)
         with self._lock:
             door = self._doors.setdefault(key, threading.Lock())
         with door:  # others need not wait for it
@@ -128,7 +130,7 @@ class Explorer:
 
     def ready(self, state: TrainingState) -> bool:
         "Whether weights and index of a state are in memory."
-        return {f"weights {state.weights}", f"index {_index_key(state)}"} <= set(self._kept)
+        return {("weights", state.weights), ("index", _index_key(state))} <= set(self._kept)
 
     @functools.cached_property
     def copies(self) -> Copies:
@@ -143,7 +145,8 @@ def _index_key(state: TrainingState):
 def _put_masks(x: Explorer, text: str, lengths: list[int]) -> tuple[list[int], list[int]]:
     "(token ids, places of the masks) of `text` whose blanks are `lengths` pieces long."
     first, *parts = BLANK.split(text)
-    token_ids, positions = list(x.token_ids(first)), []
+    token_ids = x.token_ids(first)
+    positions: list[int] = []
     for part, n in zip(parts, lengths):
         positions += range(len(token_ids), len(token_ids) + n)
         token_ids += [x.tokenizer.mask_token_id] * n + x.token_ids(part)
@@ -174,8 +177,8 @@ def _blank_example(x: Explorer, text: str, hidden: str, exclude: tuple = ()) -> 
             f"the blank lies past word piece {most}, where the sentence is cut; "
             "shorten the sentence"
         )
-    y = np.array(y or [0] * len(positions))
-    return Example(np.array(token_ids[:most]), np.array(positions), y, -1, exclude)
+    wanted = np.array(y or [0] * len(positions))
+    return Example(np.array(token_ids[:most]), np.array(positions), wanted, -1, exclude)
 
 
 def _restored(text: str, hidden: str) -> str:
@@ -192,7 +195,7 @@ def _find_origins(x: Explorer, sentence: str) -> tuple[int, ...]:
 # %% ../../nbs/show/98_explorer.ipynb #026
 def _best_sequences(log_p: torch.Tensor, n: int) -> list[tuple[int, ...]]:
     "The `n` most likely sequences of independent places, from log-probabilities [M, V]."
-    best = [(0.0, ())]
+    best: list = [(0.0, ())]
     values, token_ids = log_p.topk(min(n, log_p.shape[1]), dim=1)
     for place in zip(values.tolist(), token_ids.tolist()):
         longer = [(s + v, (*sequence, i)) for s, sequence in best for v, i in zip(*place)]
@@ -241,7 +244,7 @@ def _search(x: Explorer, example: Example, settings: Settings, moment: str, worl
     if world is not None:
         realm = Realm(realm.towers, world, realm.max_query_len)
         vectors = _added_vectors(realm, world, x.workspace.state(moment).name, index.embeddings[:0])
-        index = MergedIndex(index, vectors, world.removed)
+        index = MergedIndex(index, vectors, world.removed)  # type: ignore[assignment]
         if len(index) == len(world.removed):
             raise UserError("no document is left to search; put one back, or add one")
     query = realm.embed_queries([example])
@@ -439,7 +442,8 @@ def _best_first(x: Explorer, n: int) -> np.ndarray:
 
 def suggestions(x: Explorer, n: int = 8) -> list[tuple[str, str]]:
     "Sentences to begin with: held-out spans that REALM fills rightly only with its documents."
-    pairs, chosen = held_out(x), {}
+    pairs = held_out(x)
+    chosen: dict = {}
     for i in _best_first(x, len(pairs)).tolist():
         text, hidden = pairs[i]
         if 30 <= len(text) <= 220 and not holds(text, hidden):

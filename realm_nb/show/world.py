@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..core.errors import UserError
-from ..store import pack, prepared
+from ..store import pack, tokenize_documents
 from ..text.tokenizer import SpecialTokens
 from ..text.wikitext import Document
 
@@ -41,9 +41,11 @@ class InMemoryStore:
 
     def __init__(self, documents: list[Document], tokenizer, max_block_len: int = 288):
         self.special, self.max_block_len = SpecialTokens.of(tokenizer), max_block_len
-        self.titles, self._title_ids, self._blocks = [], [], []
-        for title, title_ids, sentences in prepared(documents, tokenizer, None):
-            lengths = [len(token_ids) for _, token_ids, _ in sentences]
+        self.titles: list[str] = []
+        self._title_ids: list = []
+        self._blocks: list = []
+        for title, title_ids, sentences in tokenize_documents(documents, tokenizer):
+            lengths = [len(sentence.token_ids) for sentence in sentences]
             for first, end in pairwise(pack(lengths, len(title_ids), max_block_len)):
                 texts, parts, _ = zip(*sentences[first:end])
                 self._blocks.append((len(self.titles), " ".join(texts), np.concatenate(parts)))
