@@ -1,4 +1,6 @@
-"The app as a visitor meets it: a real process on a free port, driven in Chromium, every figure compared with the library's own."
+"""The app as a visitor meets it: a real process on a free port, driven in Chromium.
+
+Every figure is compared with the library's own."""
 
 import base64
 import concurrent.futures
@@ -24,6 +26,15 @@ ARTEFACTS = Path(__file__).resolve().parents[1] / "artefacts"
 NASTY = '<img src=x onerror="window.hacked=1"> ${window.hacked=2} {{7*7}}'
 
 
+NAMELESS = """
+[...document.querySelectorAll('input, textarea, button, [role=img]')].filter(e =>
+  e.offsetParent && e.type != 'file' && !(
+    e.labels?.length || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') ||
+    e.innerText?.trim() || e.title)
+).map(e => e.outerHTML.slice(0, 200))"""
+REACHED = "'#fill-words, #fill-hidden, #fill-go, #fill-out'"
+
+
 def chromium():
     "Chromium's path; where there is none, a reason to skip, but a failure under CI."
     if path := shutil.which("chromium"):
@@ -39,18 +50,19 @@ def serving(environment, cwd, *flags):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    log = open(Path(cwd) / "app.log", "w+")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "realm_nb.app", "--port", str(port), *map(str, flags)],
-        cwd=cwd,
-        env={**environment, "PYTHONPATH": str(ARTEFACTS.parent)},
-        stdout=log,
-        stderr=subprocess.STDOUT,
-    )
+    log = Path(cwd) / "app.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "realm_nb.app", "--port", str(port), *map(str, flags)],
+            cwd=cwd,
+            env={**environment, "PYTHONPATH": str(ARTEFACTS.parent)},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
     try:
         end = time.monotonic() + 240
-        while "open http" not in Path(log.name).read_text():
-            assert process.poll() is None and time.monotonic() < end, Path(log.name).read_text()
+        while "open http" not in log.read_text():
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/"
     finally:
@@ -60,7 +72,6 @@ def serving(environment, cwd, *flags):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        log.close()
 
 
 def state(folder):
@@ -156,7 +167,9 @@ def until(page, box, condition, what):
 
 
 def type_in(page, texts):
-    "Fill fields by selector and see that they stay filled: a panel just opened may still put its first values in."
+    """Fill fields by selector and see that they stay filled.
+
+    A panel just opened may still put its first values in."""
     calm = 0
     for _ in range(40):
         for selector, text in texts.items():
@@ -190,7 +203,8 @@ def cards_agree(page, box, documents):
 
     rows = [d for d in documents if d["block"] >= 0] + [d for d in documents if d["block"] < 0]
     seen = page.locator(f"{box} article").evaluate_all(
-        "a => a.map(c => [Number(c.dataset.block), c.querySelector('.body').innerText, [...c.querySelectorAll('.value')].map(v => v.innerText)])"
+        "a => a.map(c => [Number(c.dataset.block), c.querySelector('.body').innerText, "
+        "[...c.querySelectorAll('.value')].map(v => v.innerText)])"
     )
     assert [s[0] for s in seen] == [d["block"] for d in rows]
     for (_, body, values), d in zip(seen, rows):
@@ -282,7 +296,7 @@ def test_permalink_and_html(app, x, browser):
         "null": 0,
         "exclude": 0,
         "marginal": "sequence",
-        "moment": x.moments[-2].name,
+        "moment": x.states[-2].name,
     }
     with visit(browser, app, "?" + urlencode(query)) as page:
         r = data_of(page, "#fill-out")
@@ -308,7 +322,7 @@ def test_permalink_and_html(app, x, browser):
             page,
             {
                 "#world-title textarea, #world-title input": NASTY,
-                "#world-body textarea": f"The town of Paris is where {NASTY} was born, as people say.",
+                "#world-body textarea": f"The town of Paris is where {NASTY} was born, they say.",
             },
         )
         page.locator("#world-save").click()
@@ -335,7 +349,7 @@ def test_before_and_after(app, x, browser):
             assert time.monotonic() < end
             page.wait_for_timeout(1000)
         same(c, compare(x, text, hidden))
-        assert [m["name"] for m in c["moments"]] == [m.name for m in x.moments] and len(
+        assert [m["name"] for m in c["moments"]] == [m.name for m in x.states] and len(
             c["moments"]
         ) >= 4
         assert page.locator("#compare-out polyline").count() == len(c["documents"])
@@ -371,7 +385,7 @@ def told(x, text, hidden, settings):
             text,
             hidden,
             settings,
-            world=EditedCorpus(x.store, x.tokenizer, x.limit, [Document(word, body)]),
+            world=EditedCorpus(x.store, x.tokenizer, [Document(word, body)]),
         )
         if seen["answers"][0]["text"] != before:
             return word, body, before, seen
@@ -403,9 +417,12 @@ def test_change_the_world(app, x, browser):
             "another visitor sees the run's own corpus"
         )
 
-        says = lambda what: page.wait_for_function(
-            "what => document.querySelector('#world-changes').innerText.includes(what)", arg=what
-        )
+        def says(what):
+            page.wait_for_function(
+                "what => document.querySelector('#world-changes').innerText.includes(what)",
+                arg=what,
+            )
+
         for title, after in (
             (word, "Nothing is changed"),
             (data_of(page, "#world-out .theirs")["documents"][0]["title"], "removed"),
@@ -453,7 +470,7 @@ def test_ask_map_and_curves(app, x, run, browser):
         found = look_up(x, "Who was born in Warsaw?")
         same(data_of(page, "#ask-out"), found)
         cards_agree(page, "#ask-out", found["documents"])
-        assert "realm_nb.qa.table1 table1" in page.locator("#ask-out").inner_text()
+        assert "realm_nb.train --run" in page.locator("#ask-out").inner_text()
 
         page.get_by_role("tab", name="Corpus map").click()
         page.wait_for_selector("#map-out svg")
@@ -483,50 +500,38 @@ def test_ask_map_and_curves(app, x, run, browser):
         )
 
 
-@pytest.mark.network
-def test_ask_a_reader(run, smoke_environment, tmp_path, browser):
-    "A reader trained on the small encyclopedia's questions answers them on the page, with the library's own figures."
-    from realm_nb.qa.ask import Answerer
-    from realm_nb.qa.table1 import main
-    from realm_nb.text.sources import load_questions
+def test_ask_a_reader(run, smoke_environment, tmp_path, browser, monkeypatch):
+    """A reader trained on the small encyclopedia's questions answers them on the page.
 
-    table = tmp_path / "table"
-    flags = [
-        "--corpus",
-        "mini",
-        "--train",
-        "mini",
-        "--tests",
-        "mini",
-        "--rows",
-        "bm25",
-        "--start",
-        "base",
-        "--reader_layers",
-        3,
-        "--validation",
-        10,
-        "--first",
-        20,
-        "--qa.cloze_steps",
-        0,
-        "--qa.steps",
-        30,
-        "--qa.batch",
-        8,
-        "--qa.lr",
-        2e-4,
-        "--qa.lr_head",
-        1e-3,
-        "--qa.precision",
-        "fp32",
-        "--run",
-        table,
-    ]
-    assert main(["table1", *map(str, flags)]) == 0
-    answerer, (first, second) = Answerer(table), [q["question"] for q in load_questions("mini")[:2]]
+    With the library's own figures."""
+    from realm_nb.core.folder import Run
+    from realm_nb.qa.ask import Answerer
+    from realm_nb.qa.finetune import FinetuneConfig
+    from realm_nb.text.sources import load_questions
+    from realm_nb.train import run_stages
+    from realm_nb.workspace import Workspace
+
+    monkeypatch.setenv("REALM_NB_HOME", smoke_environment["REALM_NB_HOME"])
+    tuned = Path(shutil.copytree(run, tmp_path / "tuned"))
+    workspace = Workspace.open(tuned)
+    workspace.run = Run(tuned, quiet=True)
+    workspace.config.finetune = FinetuneConfig(
+        questions="mini",
+        left_out="",
+        validation=10,
+        start="base",
+        steps=30,
+        batch=8,
+        lr=2e-4,
+        lr_head=1e-3,
+        tune_steps=2,
+        tune_batch=4,
+        retriever_blocks=50,
+    )
+    run_stages(workspace, ["finetune"])
+    answerer, (first, second) = Answerer(tuned), [q["question"] for q in load_questions("mini")[:2]]
     with (
-        serving(smoke_environment, tmp_path, "--run", run, "--qa", table) as address,
+        serving(smoke_environment, tmp_path, "--run", run, "--qa", tuned) as address,
         visit(browser, address) as page,
     ):
         page.get_by_role("tab", name="Ask a question").click()
@@ -588,8 +593,7 @@ def test_phone_dark_keyboard_and_labels(app, browser):
                 page.screenshot(
                     path=ARTEFACTS / f"{name.lower().replace(' ', '-')}-{width}.png", full_page=True
                 )
-                nameless = page.evaluate("""[...document.querySelectorAll('input, textarea, button, [role=img]')].filter(e => e.offsetParent && e.type != 'file' &&
-                    !(e.labels?.length || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') || e.innerText?.trim() || e.title)).map(e => e.outerHTML.slice(0, 200))""")
+                nameless = page.evaluate(NAMELESS)
                 assert not nameless, name
             if width == 390:
                 assert (
@@ -602,11 +606,7 @@ def test_phone_dark_keyboard_and_labels(app, browser):
                 reached = []
                 for _ in range(40):
                     page.keyboard.press("Tab")
-                    reached.append(
-                        page.evaluate(
-                            "document.activeElement.closest('#fill-words, #fill-hidden, #fill-go, #fill-out')?.id"
-                        )
-                    )
+                    reached.append(page.evaluate(f"document.activeElement.closest({REACHED})?.id"))
                     if reached[-1] == "fill-go":
                         break
                 order = list(dict.fromkeys(r for r in reached if r))
@@ -626,7 +626,7 @@ def test_client_and_many_visitors(app, x):
     text, hidden = suggestions(x)[0]
     same(client.predict(text, hidden, api_name="/fill"), fill(x, text, hidden))
     extra = {"title": "Extra", "text": "One more document is sent along with the question."}
-    world = EditedCorpus(x.store, x.tokenizer, x.limit, [Document(**extra)], [0])
+    world = EditedCorpus(x.store, x.tokenizer, [Document(**extra)], [0])
     same(
         client.predict(
             text=text,
@@ -644,7 +644,7 @@ def test_client_and_many_visitors(app, x):
         fill(x, text, hidden, Settings(3, 2.0, False, True, "sequence"), world=world),
     )
     same(client.predict("Warsaw", api_name="/look_up"), look_up(x, "Warsaw"))
-    assert client.predict(api_name="/moments") == [m.name for m in x.moments]
+    assert client.predict(api_name="/moments") == [m.name for m in x.states]
     assert {"warmup", "ict", "pretrain"} == set(client.predict(api_name="/curves"))
     for bad, what in (
         ({"text": "no blank"}, "blank"),
@@ -672,16 +672,16 @@ def test_uploads_are_bounded(app):
     import urllib.error
     import urllib.request
 
-    boundary, size = "boundary", 300 * 1024
+    size = 300 * 1024
     body = (
-        f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="big.jsonl"\r\n\r\n'.encode()
+        b'--boundary\r\nContent-Disposition: form-data; name="files"; filename="big.jsonl"\r\n\r\n'
         + b"x" * size
-        + f"\r\n--{boundary}--\r\n".encode()
+        + b"\r\n--boundary--\r\n"
     )
     request = urllib.request.Request(
         app + "gradio_api/upload",
         body,
-        {"Content-Type": f"multipart/form-data; boundary={boundary}"},
+        {"Content-Type": "multipart/form-data; boundary=boundary"},
     )
     with pytest.raises(urllib.error.HTTPError) as e:
         urllib.request.urlopen(request)
@@ -714,7 +714,7 @@ def test_command_line(capsys, tmp_path):
 
     for flags, needle in (
         (["--run", str(tmp_path)], "config.json"),
-        (["--port", "many"], "--help"),
+        (["--port", "many"], "--port takes a whole number"),
         (["--prot", "1"], "--prot"),
     ):
         assert main(flags) == 2
