@@ -110,7 +110,8 @@ class IndexStore:
                 raise UserError(f"index version {path} cannot be read ({e.strerror})") from None
 
     def load_or_drop(self, step: int, embedder: str = "") -> np.ndarray:
-        "`load`; a version that is damaged is taken away as well, so that it is built again."
+        """`load`: float32 [N, D]; a version that is damaged is taken away as well, so that it is
+        built again."""
         try:
             return self.load(step, embedder, "set aside, to be built again")
         except Damaged:
