@@ -37,7 +37,7 @@ from ..text.sources import find, is_complete
 from ..text.tokenizer import tokenize
 from ..workspace import TrainingState, Workspace, quick, smoke
 
-# %% ../../nbs/show/98_explorer.ipynb #013
+# %% ../../nbs/show/98_explorer.ipynb #005
 @dataclass(frozen=True)
 class Settings:
     """`k` documents beside ∅, the `temperature` of p(z|x), and which marginal (section 3.3).
@@ -61,7 +61,7 @@ class Settings:
 
 USUAL = Settings()
 
-# %% ../../nbs/show/98_explorer.ipynb #2abdbc07
+# %% ../../nbs/show/98_explorer.ipynb #008
 def _open_encyclopedia() -> Workspace:
     "The small encyclopedia with base weights, or random ones: what there is without a run."
     config = quick()
@@ -141,7 +141,7 @@ class Explorer:
 def _index_key(state: TrainingState):
     return state.weights if state.version is None else state.version
 
-# %% ../../nbs/show/98_explorer.ipynb #016
+# %% ../../nbs/show/98_explorer.ipynb #011
 def _put_masks(x: Explorer, text: str, lengths: list[int]) -> tuple[list[int], list[int]]:
     "(token ids, places of the masks) of `text` whose blanks are `lengths` pieces long."
     first, *parts = BLANK.split(text)
@@ -185,14 +185,14 @@ def _restored(text: str, hidden: str) -> str:
     "The sentence with the hidden words put back."
     return BLANK.sub(lambda blank: hidden or blank[0], text)
 
-# %% ../../nbs/show/98_explorer.ipynb #032
+# %% ../../nbs/show/98_explorer.ipynb #014
 def _find_origins(x: Explorer, sentence: str) -> tuple[int, ...]:
     "Blocks of the corpus in which `sentence` stands, up to case and punctuation."
     words = hashlib.blake2b(normal(sentence).encode(), digest_size=8).digest()
     same = np.flatnonzero(x.copies.hashes == np.frombuffer(words, np.uint64))
     return tuple(dict.fromkeys(x.store.block_of(same).tolist()))
 
-# %% ../../nbs/show/98_explorer.ipynb #026
+# %% ../../nbs/show/98_explorer.ipynb #017
 def _best_sequences(log_p: torch.Tensor, n: int) -> list[tuple[int, ...]]:
     "The `n` most likely sequences of independent places, from log-probabilities [M, V]."
     best: list = [(0.0, ())]
@@ -227,7 +227,7 @@ def _best_answers(
     best = p.topk(min(n, len(found)))
     return [(found[i], v) for v, i in zip(best.values.tolist(), best.indices.tolist())]
 
-# %% ../../nbs/show/98_explorer.ipynb #029
+# %% ../../nbs/show/98_explorer.ipynb #020
 def _added_vectors(realm: Realm, world: EditedCorpus, moment: str, nothing: torch.Tensor):
     "Embeddings [n, D] of the blocks that a visitor added, made once; `nothing` [0, D] for none."
     if moment not in world.vectors:
@@ -262,13 +262,13 @@ def _search(x: Explorer, example: Example, settings: Settings, moment: str, worl
 def _read(realm: Realm, example: Example, ids: np.ndarray) -> torch.Tensor:
     "log p(v|z,x) float32 [K, M, V] of every piece at every mask, for candidates int64 [1, K]."
     parts = list(log_probs_at_masks(realm, [example], ids))
-    shape = ids.shape[1], len(example.positions), parts[0][1].shape[1]
+    shape = ids.shape[1], len(example.positions), parts[0][2].shape[1]
     log_p = torch.zeros(shape, device=realm.device)
-    for (_, k, j), values in parts:
+    for (_, k, j), _, values in parts:
         log_p[k, j] = values.float()
     return log_p
 
-# %% ../../nbs/show/98_explorer.ipynb #030
+# %% ../../nbs/show/98_explorer.ipynb #021
 def _describe(store, block: int) -> dict:
     "A block, or ∅, in words."
     if block == MISSING:
@@ -329,7 +329,7 @@ def fill(
         "documents": documents if settings.null else documents[1:],
     }
 
-# %% ../../nbs/show/98_explorer.ipynb #039
+# %% ../../nbs/show/98_explorer.ipynb #028
 @torch.inference_mode()
 def look_up(
     x: Explorer,
@@ -357,7 +357,7 @@ def look_up(
         "documents": documents if settings.null else documents[1:],
     }
 
-# %% ../../nbs/show/98_explorer.ipynb #042
+# %% ../../nbs/show/98_explorer.ipynb #031
 @torch.inference_mode()
 def _ranks_at(x: Explorer, example: Example, moment: str) -> np.ndarray:
     "The rank of every block for a sentence, 1 for the best: int64 [N]; 0 where it is left out."
@@ -416,7 +416,7 @@ def compare(
         "documents": documents,
     }
 
-# %% ../../nbs/show/98_explorer.ipynb #045
+# %% ../../nbs/show/98_explorer.ipynb #034
 def held_out(x: Explorer, n: int = 600) -> list[tuple[str, str]]:
     "Up to `n` pairs (sentence with [MASK], hidden words), in the order of the evaluation."
     pairs = []
@@ -450,7 +450,7 @@ def suggestions(x: Explorer, n: int = 8) -> list[tuple[str, str]]:
             chosen.setdefault(hidden.lower(), (text, hidden))
     return list(chosen.values())[:n]
 
-# %% ../../nbs/show/98_explorer.ipynb #049
+# %% ../../nbs/show/98_explorer.ipynb #037
 @torch.inference_mode()
 def corpus_map(x: Explorer, moment: str = "", most: int = 1500, also: tuple[int, ...] = ()) -> dict:
     """Up to `most` blocks, and those of `also`, on their first two principal components.
@@ -468,7 +468,7 @@ def corpus_map(x: Explorer, moment: str = "", most: int = 1500, also: tuple[int,
         "share": float(points.var(0).sum() / vectors[blocks].var(0).sum()),
     }
 
-# %% ../../nbs/show/98_explorer.ipynb #052
+# %% ../../nbs/show/98_explorer.ipynb #040
 def curves(folder) -> dict[str, dict[str, list]]:
     "stage → metric → [steps, values] of what the run in `folder` has noted so far."
     found: dict[str, dict[str, list]] = {}
