@@ -1,4 +1,5 @@
-"The scorer against cases worked out by hand, spans and losses against brute force, and the commands from end to end."
+"""The scorer against cases worked out by hand, spans and losses against brute force, and the
+commands from end to end."""
 
 import copy
 import itertools
@@ -501,7 +502,7 @@ def test_reader_of_other_pieces(world, mpnet, tmp_path):
     with pytest.raises(UserError, match="cannot load weights"):
         load_body(tmp_path, world["tokenizer"])
     (tmp_path / "reader.json").write_text(json.dumps({"bert": {}, "width": 5, "dim": 16}))
-    with pytest.raises(UserError, match="no readable reader.json"):
+    with pytest.raises(UserError, match=r"no readable reader\.json"):
         Reader.load(tmp_path)
 
 
@@ -563,9 +564,9 @@ def test_blocks_of_two_searches_in_turns():
 
 
 def test_further_retrievers_answer_more_questions():
-    found = lambda *rows: type(
-        "Found", (), {"search": lambda self, questions, k: (None, np.array(rows))}
-    )()
+    def found(*rows):
+        return types.SimpleNamespace(search=lambda questions, k: (None, np.array(rows)))
+
     training = TrainingSet(["a", "b", "c"], [[7], [8], [9]]).with_blocks(
         [found([7, 1], [2, 3], [4, 5])]
     )
@@ -624,21 +625,19 @@ def test_weight_makes_right_answers_probable(world, tmp_path):
     }
 
     class Known(Readings):
-        def __call__(self, questions, ids, bar):
+        def __call__(self, questions, ids):
             return [[spans[c] for c in row] for row in ids.tolist()]
 
     readings, run = Known(world["reader"], store), Run(tmp_path, quiet=True)
     training = TrainingSet(
         [{"answers": ["Warsaw"], "set": "mini"}], [[b]], {"mini": 0}, validation=np.array([0])
     )
-    weight = lambda *ids: reading.choose_weight(
-        run,
-        training,
-        types.SimpleNamespace(
-            search=lambda questions, k: (np.array([[1.0, 0.0]]), np.array([ids]))
-        ),
-        readings,
-    )[0]
+
+    def weight(*ids):
+        found = np.array([[1.0, 0.0]]), np.array([ids])
+        retriever = types.SimpleNamespace(search=lambda questions, k: found)
+        return reading.choose_weight(run, training, retriever, readings)[0]
+
     assert weight(b, other) == reading.WEIGHTS[-1] / 0.5 and weight(other, b) == 0.0
     assert "log p of the right answer -0.000: mini 1 of 1 right" in (
         tmp_path / "log.txt"
@@ -655,7 +654,7 @@ def test_readings_are_made_once_and_kept(world, tmp_path):
         f.write('["cut of')
     again = Readings(None, world["store"], tmp_path / "r.jsonl")  # nothing is left to read
     assert len(again.known) == 5
-    for x, y in zip(sum(first, []), sum(again(questions, ids), [])):
+    for x, y in zip(itertools.chain(*first), itertools.chain(*again(questions, ids))):
         assert math.isclose(x.log_z, y.log_z, abs_tol=1e-3) and [s[1:] for s in x.spans] == [
             s[1:] for s in y.spans
         ]

@@ -43,7 +43,8 @@ class Answerer:
         result, folder = workspace.run.result("finetune"), workspace.run.folder
         if result is None:
             raise UserError(
-                f"{folder} has no reader; train one with realm train --run {folder} --stages finetune"
+                f"{folder} has no reader; "
+                f"train one with realm train --run {folder} --stages finetune"
             )
         self.reader = Reader.load(workspace.run.checkpoint("reader"), workspace.device).eval()
         self.tokenizer, self.store = workspace.tokenizer, workspace.store
@@ -73,7 +74,7 @@ class Answerer:
         if not len(asked[0]["x"]):
             raise UserError("the question is empty; type a few words")
         scores, (ids,) = self.retriever.search(asked, k or self.reader.config.reader_blocks)
-        readings = read_blocks(self.reader, self.store, asked[0]["x"], ids)
+        readings = read_blocks(self.reader, self.store, asked[0]["x"], ids.tolist())
         weight = 1 / score_std(scores) if self.weight is None else self.weight
         (prior,) = score_prior(scores, weight)
         return ids, prior, readings, best_answers(self.store, ids, readings, prior)

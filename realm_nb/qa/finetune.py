@@ -4,21 +4,21 @@
 
 # %% auto #0
 __all__ = ['CLOZE', 'CONTEXT_WORDS', 'FinetuneConfig', 'cloze_questions', 'OpenQA', 'openqa_step', 'fine_tune', 'load_training',
-           'block_texts', 'load_cloze', 'start_reader', 'load_or_train', 'load_or_tune', 'load_or_train_reader',
+           'question_set', 'load_cloze', 'start_reader', 'load_or_train', 'load_or_tune', 'load_or_train_reader',
            'stage_finetune']
 
 # %% ../../nbs/qa/93_finetune.ipynb #002
 import copy
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import nn
 
 from ..core.config import setting
-from ..core.device import autocast, rng, seed_everything
+from ..core.device import rng, seed_everything
 from ..core.errors import UserError
 from ..core.folder import Run
 from ..core.loop import Training, fit
@@ -97,15 +97,13 @@ class OpenQA(nn.Module):
         vectors,
         config: FinetuneConfig,
         reader: Reader | None = None,
-        dtype=torch.float32,
     ):
         super().__init__()
         if towers.own is None:
             towers.own = copy.deepcopy(towers.embedder)
             towers.own.null = None
         towers.own.requires_grad_(True)
-        self.towers, self.reader, self.store = towers, reader, store
-        self.config, self.dtype = config, dtype
+        self.towers, self.reader, self.store, self.config = towers, reader, store, config
         length = config.max_question_len
         self.retriever = Dense(towers.own, vectors, store.special, towers.scale, length)
 
@@ -127,8 +125,7 @@ def openqa_step(model: OpenQA, questions: list[dict], positives: list, end_to_en
     thousands, of which `positives` (int64 [n] for each question) hold an answer, and, with a
     reader, its loss over the best few (section 3.2)."""
     c, store, vectors = model.config, model.store, model.retriever.index.embeddings
-    with autocast(vectors.device, model.dtype):
-        x = model.retriever.embed(questions)  # [B, D], with gradient
+    x = model.retriever.embed(questions)  # [B, D], with gradient
     f, ids = torch.topk(
         x @ vectors.T * model.towers.scale, min(c.retriever_blocks, len(vectors)), dim=1
     )
@@ -190,17 +187,16 @@ def fine_tune(
 def load_training(workspace, retrievers) -> TrainingSet:
     """The training questions of all sets, shuffled, without those that a set left out asks, and the
     blocks of `retrievers` for them."""
-    c, seed, tokenizer = workspace.config.finetune, workspace.config.seed, workspace.tokenizer
+    c, seed = workspace.config.finetune, workspace.config.seed
     names, questions, overlap = c.questions.split(","), [], {}
     tests = [load_questions(t) for t in c.left_out.split(",") if t and t not in names]
     for name in names:
         kept, overlap[name] = without_overlap(load_questions(name), tests)
         questions += [{**q, "set": name} for q in kept]
     order = rng(seed, "questions").permutation(len(questions))
-    questions = tokenize_questions([questions[i] for i in order], tokenizer)
-    positives = blocks_with_answers(block_texts(workspace.store), questions)
-    training = TrainingSet(questions, positives, overlap).with_blocks(retrievers)
-    usable, validation = training.usable, []
+    questions = [questions[i] for i in order]
+    training = question_set(workspace, questions).with_blocks(retrievers)
+    training.overlap, usable, validation = overlap, training.usable, []
     workspace.run.log(
         f"training questions: {len(questions):,}, {len(usable):,} with an answer in the first 20 "
         f"blocks of a retriever; dropped because a test asks them: {overlap}"
@@ -212,27 +208,29 @@ def load_training(workspace, retrievers) -> TrainingSet:
     return training
 
 
-def block_texts(store: TokenStore) -> list[str]:
-    "The text of every block."
-    return [store.text(b) for b in range(len(store))]
+def question_set(workspace, questions: list[dict], expressions: bool = False) -> TrainingSet:
+    """Questions with their token ids, and the blocks of the corpus that hold an answer; answers may
+    be regular `expressions`."""
+    texts = [workspace.store.text(b) for b in range(len(workspace.store))]
+    questions = tokenize_questions(questions, workspace.tokenizer)
+    return TrainingSet(questions, blocks_with_answers(texts, questions, expressions))
 
 
 def load_cloze(workspace, bm25: Bm25) -> TrainingSet:
     """The corpus's own questions that one of BM25's first five other blocks answers, with its ten
     best other blocks."""
-    c, seed, store = workspace.config.finetune, workspace.config.seed, workspace.store
-    questions = cloze_questions(store, 8 * c.cloze_steps * c.batch, seed)
-    questions = tokenize_questions(questions, workspace.tokenizer)
+    c, seed = workspace.config.finetune, workspace.config.seed
+    questions = cloze_questions(workspace.store, 8 * c.cloze_steps * c.batch, seed)
     if not questions:
         return TrainingSet([], [])
+    cloze = question_set(workspace, questions)
     _, ids = top_k_valid(*bm25.search(questions, 11), 10, [[q["own"]] for q in questions])
-    positives = blocks_with_answers(block_texts(store), questions)
-    answered = np.flatnonzero(mark_positives(ids[:, :5], positives).any(1))
+    answered = np.flatnonzero(mark_positives(ids[:, :5], cloze.positives).any(1))
     workspace.run.log(
         f"questions that the corpus asks itself: {len(answered):,} of {len(questions):,} "
         "answered by another block"
     )
-    return TrainingSet(questions, positives, found=[ids]).take(answered)
+    return replace(cloze, found=[ids]).take(answered)
 
 # %% ../../nbs/qa/93_finetune.ipynb #ece36588
 def start_reader(workspace, encoder: Encoder | None = None) -> Reader:
@@ -276,9 +274,13 @@ def load_or_tune(workspace, training: TrainingSet, towers: Towers, vectors, stag
     """The retriever `Dense` whose question tower is tuned on `training`, but for the questions kept
     back; the blocks' `vectors` [N, D] stay."""
     c, run = workspace.config.finetune, workspace.run
-    model = OpenQA(towers, workspace.store, vectors, c, dtype=workspace.dtype)
+    model = OpenQA(towers, workspace.store, vectors, c)
     rest = np.setdiff1d(np.arange(len(training.questions)), training.validation)
-    train = lambda: fine_tune(run, model, training.take(rest), stage, workspace.config.seed)
+
+
+    def train():
+        fine_tune(run, model, training.take(rest), stage, workspace.config.seed)
+
     return load_or_train(run, stage, model, train).retriever
 
 

@@ -6,13 +6,15 @@
 __all__ = ['BEST', 'WEIGHTS', 'FLOOR', 'ReaderConfig', 'Pair', 'join', 'word_boundaries', 'span_mask', 'lexical_overlap',
            'SpanHead', 'trim_body', 'vocabulary_map', 'load_body', 'Reader', 'body_characters', 'right_spans',
            'reader_loss', 'retriever_loss', 'TrainingSet', 'draw_blocks', 'score_pairs', 'read_pairs', 'nth',
-           'train_reader', 'Reading', 'read_blocks', 'Readings', 'Answer', 'best_answers', 'likelihood', 'score_std',
-           'score_prior', 'choose_weight']
+           'train_reader', 'Reading', 'read_blocks', 'Answer', 'best_answers', 'score_std', 'score_prior', 'Readings',
+           'likelihood', 'choose_weight']
 
 # %% ../../nbs/qa/92_reader.ipynb #002
 import contextlib
+import functools
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors.torch import load_model, save_model
-from torch import nn
+from torch import Tensor, nn
 
 from ..core.config import setting
 from ..core.device import autocast, rng
@@ -28,6 +30,7 @@ from ..core.errors import UserError, first_line
 from ..core.files import progress, write_json
 from ..core.folder import Run
 from ..core.loop import Training, fit
+from ..masking import nth_ids
 from .retrievers import interleave
 from .scoring import mark_positives, normalize, right
 from ..retrieval import MISSING
@@ -68,7 +71,7 @@ class Pair(NamedTuple):
 
     sequence: Sequence
     body: int
-    sentence: np.ndarray
+    sentence: Tensor
 
 
 def join(
@@ -80,12 +83,13 @@ def join(
     question, title = question[:max_question_len], store.title_ids(store.document_of(block))
     head = [*question, store.special.sep, *title]
     whole = pair_sequence(head, store.body(block), store.special, max_pair_len)
-    lengths = [len(store.sentence(s)) for s in store.sentence_ids(block)]
-    sentence = np.repeat(np.arange(len(lengths)), lengths)[: len(whole) - whole.second - 1]
-    return Pair(Sequence(whole.token_ids, len(question) + 2), whole.second, sentence)
+    lengths = torch.tensor([len(store.sentence(s)) for s in store.sentence_ids(block)])
+    sentence = torch.arange(len(lengths)).repeat_interleave(lengths)
+    room = len(whole) - whole.second - 1
+    return Pair(Sequence(whole.token_ids, len(question) + 2), whole.second, sentence[:room])
 
 # %% ../../nbs/qa/92_reader.ipynb #013
-def word_boundaries(tokenizer) -> torch.Tensor:
+def word_boundaries(tokenizer) -> Tensor:
     "Of each word piece, bool [2, V]: has it a letter or digit, and does it continue a word?"
     names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     special = set(tokenizer.all_special_tokens)
@@ -93,27 +97,25 @@ def word_boundaries(tokenizer) -> torch.Tensor:
     return torch.tensor([solid, [name.startswith("##") for name in names]])
 
 
-def span_mask(pairs: list[Pair], words: torch.Tensor, max_span: int = 10) -> torch.Tensor:
+def span_mask(pairs: list[Pair], words: Tensor, max_span: int = 10) -> Tensor:
     """Which spans can be answers, bool [n, L, W], by the boundaries of `words`, bool [2, V].
 
     Entry (i, w) is the span of tokens i to i + w of the padded pairs."""
     ids = pad([p.sequence for p in pairs], words.device).ids
     sentence = torch.full(ids.shape, -1)
     for row, p in zip(sentence, pairs):
-        row[p.body : p.body + len(p.sentence)] = torch.from_numpy(p.sentence)
-    sentence = sentence.to(words.device)
-    solid, continues = words[:, ids]
+        row[p.body : p.body + len(p.sentence)] = p.sentence
+    sentence, (solid, continues) = sentence.to(words.device), words[:, ids]
     begins = solid & ~continues & (sentence >= 0)
-    ends = solid & ~nn.functional.pad(continues[:, 1:], (0, 1))
+    ends = solid & ~continues.roll(-1, 1)  # behind the last token of all, [SEP], is [CLS]
     mask = begins.new_zeros(*ids.shape, max_span)
     for w in range(min(max_span, ids.shape[1])):
-        last = ids.shape[1] - w
-        same = sentence[:, :last] == sentence[:, w:]
-        mask[:, :last, w] = begins[:, :last] & ends[:, w:] & same
+        same = begins & ends.roll(-w, 1) & (sentence == sentence.roll(-w, 1))
+        mask[:, :, w] = same
     return mask
 
 # %% ../../nbs/qa/92_reader.ipynb #016
-def lexical_overlap(batch: Batch, idf: torch.Tensor) -> torch.Tensor:
+def lexical_overlap(batch: Batch, idf: Tensor) -> Tensor:
     "Of each token its `idf` [V] if it stands in both segments, else 0: float32 [n, L]."
     same = batch.ids.unsqueeze(2) == batch.ids.unsqueeze(1)
     other = batch.segments.unsqueeze(2) != batch.segments.unsqueeze(1)
@@ -129,19 +131,19 @@ class SpanHead(nn.Module):
         super().__init__()
         self.match = nn.Parameter(torch.zeros(hidden))  # added to tokens of question and block
         self.ends = nn.Linear(hidden + 1, 2 * dim)
-        self.norm, self.out = nn.LayerNorm(dim, eps=1e-3), nn.Linear(dim, 1)
+        self.out = nn.Sequential(nn.ReLU(), nn.LayerNorm(dim, eps=1e-3), nn.Linear(dim, 1))
         self.width_bias = nn.Parameter(torch.zeros(max_span))
 
-    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden: Tensor) -> Tensor:
         """Scores float32 [n, L, W] of the spans i to i + w from vectors [n, L, hidden + 1]; 0 for
         those that run over the end."""
         start, end = self.ends(hidden).float().chunk(2, dim=-1)
-        length, widths = start.shape[1], len(self.width_bias)
-        scores = start.new_zeros(*start.shape[:2], widths)
-        for w in range(min(widths, length)):
-            both = self.norm(torch.relu(start[:, : length - w] + end[:, w:]))
-            scores[:, : length - w, w] = self.out(both).squeeze(-1) + self.width_bias[w]
-        return scores
+        scores, length = [], start.shape[1]
+        for w, bias in enumerate(self.width_bias):
+            inside = max(0, length - w)
+            span = self.out(start[:, :inside] + end[:, w:]).squeeze(-1) + bias
+            scores.append(nn.functional.pad(span, (0, length - inside)))
+        return torch.stack(scores, dim=-1)
 
 # %% ../../nbs/qa/92_reader.ipynb #017
 def trim_body(body, layers: int = 0):
@@ -195,7 +197,7 @@ class Reader(nn.Module):
     Its word embeddings stay as they are: many of the weights, and a small training set meets few of
     them."""
 
-    def __init__(self, body, words: torch.Tensor, config: ReaderConfig, vocabulary_map=None):
+    def __init__(self, body, words: Tensor, config: ReaderConfig, vocabulary_map=None):
         super().__init__()
         self.config, self.dtype = config, torch.float32
         self.body, self.head = body, SpanHead(body.config.hidden_size, config.max_span)
@@ -212,7 +214,7 @@ class Reader(nn.Module):
         logs = torch.log1p(torch.as_tensor(counts, dtype=torch.float32))
         self.idf.copy_((1 - logs / logs.max().clamp_min(1e-6)) * (logs > 0))
 
-    def forward(self, batch: Batch) -> torch.Tensor:
+    def forward(self, batch: Batch) -> Tensor:
         "Scores float32 [n, L, W] of the spans i to i + w."
         shared = lexical_overlap(batch, self.idf).unsqueeze(-1)
         vectors = self.body.get_input_embeddings()(self.vocabulary_map[batch.ids])
@@ -287,13 +289,13 @@ def right_spans(
 
 # %% ../../nbs/qa/92_reader.ipynb #026
 def reader_loss(
-    scores: torch.Tensor,
-    mask: torch.Tensor,
-    correct: torch.Tensor,
-    rows: torch.Tensor,
+    scores: Tensor,
+    mask: Tensor,
+    correct: Tensor,
+    rows: Tensor,
     n: int,
-    prior: torch.Tensor | None = None,
-) -> torch.Tensor:
+    prior: Tensor | None = None,
+) -> Tensor:
     """Negative log marginal likelihood of the correct spans among all spans of a question's blocks:
     a mean over the questions that have one (section 3.2).
 
@@ -309,7 +311,7 @@ def reader_loss(
     return torch.stack(losses).mean() if losses else 0 * scores.sum()
 
 
-def retriever_loss(scores: torch.Tensor, positive: torch.Tensor) -> torch.Tensor:
+def retriever_loss(scores: Tensor, positive: Tensor) -> Tensor:
     """Negative log marginal likelihood of the blocks that hold an answer, `positive` bool [B, N],
     under `scores` [B, N]: a mean over the questions that have one."""
     able = positive.any(1)
@@ -396,8 +398,8 @@ def nth(groups: list, n: int, seed: int) -> int:
     """The n-th of an endless sequence that takes one from each of `groups` in turn, and shuffles a
     group anew each time it has come round."""
     turn, which = divmod(n, len(groups))
-    epoch, at = divmod(turn, len(groups[which]))
-    return int(rng(seed, "order", which, epoch).permutation(groups[which])[at])
+    visited, _ = nth_ids(np.asarray(groups[which]), np.array([turn]), seed, f"order {which}")
+    return int(visited[0])
 
 
 def train_reader(
@@ -413,7 +415,7 @@ def train_reader(
 
     Questions that say which `set` they are of are drawn from each set equally often, however large
     it is. Raises `UserError` if there is nothing to learn from."""
-    c, ids, sets = reader.config, training.ids, {}
+    c, sets = reader.config, {}
     for i in training.usable:
         sets.setdefault(training.questions[i].get("set"), []).append(i)
     if not sets:
@@ -424,18 +426,19 @@ def train_reader(
     steps, share = (c.cloze_steps, 1.0) if stage == "cloze" else (c.steps, c.positives_only_share)
     switch = int(np.ceil(share * steps))  # the first step with wrong blocks,
     fewer = max(1, c.batch // (1 + c.num_negatives))  # and how many questions it asks
+    groups = list(sets.values())
 
     def loss_of(step):
         size, negatives = (c.batch, 0) if step < switch else (fewer, c.num_negatives)
         begin = min(step, switch) * c.batch + max(0, step - switch) * fewer
-        chosen = [nth(list(sets.values()), n, seed) for n in range(begin, begin + size)]
+        some = training.take([nth(groups, n, seed) for n in range(begin, begin + size)])
         g = rng(seed, stage, step)
-        blocks = [draw_blocks(ids[i], training.positives[i], negatives, g) for i in chosen]
-        read = read_pairs(reader, store, training.take(chosen).questions, blocks)
-        return reader_loss(*read, len(chosen)), {}
+        found = zip(some.ids, some.positives)
+        blocks = [draw_blocks(ids, positives, negatives, g) for ids, positives in found]
+        return reader_loss(*read_pairs(reader, store, some.questions, blocks), size), {}
 
-    groups = [(reader.body, c.lr), (reader.head, c.lr_head)]
-    fit(run, Training(stage, steps, seed=seed), reader, groups, loss_of)
+    param_groups = [(reader.body, c.lr), (reader.head, c.lr_head)]
+    fit(run, Training(stage, steps, seed=seed), reader, param_groups, loss_of)
 
 # %% ../../nbs/qa/92_reader.ipynb #032
 BEST = 20  # spans of a pair that are kept
@@ -457,7 +460,9 @@ def read_blocks(reader: Reader, store: TokenStore, question, blocks) -> list[Rea
     scores = scores.masked_fill(~mask, -torch.inf).flatten(1).cpu()
     values, places = scores.topk(min(BEST, scores.shape[1]), dim=1)
     readings = []
-    for pair, z, *best in zip(pairs, scores.logsumexp(1).tolist(), values.tolist(), places.tolist()):
+    for pair, z, *best in zip(
+        pairs, scores.logsumexp(1).tolist(), values.tolist(), places.tolist()
+    ):
         spans = []
         for score, place in zip(*best):
             first, w = divmod(place, reader.config.max_span)
@@ -465,35 +470,6 @@ def read_blocks(reader: Reader, store: TokenStore, question, blocks) -> list[Rea
                 spans.append((score, first - pair.body, first + w - pair.body))
         readings.append(Reading(z, spans))
     return readings
-
-# %% ../../nbs/qa/92_reader.ipynb #033
-class Readings:
-    "Readings by (question, block), each made once; kept in the lines of `path` if one is given."
-
-    def __init__(self, reader: Reader, store: TokenStore, path=None):
-        self.reader, self.store, self.path = reader, store, Path(path or os.devnull)
-        self.known: dict[tuple, Reading] = {}
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
-            with contextlib.suppress(ValueError):  # a line that a kill cut off
-                question, block, log_z, spans = json.loads(line)
-                self.known[question, block] = Reading(log_z, [tuple(span) for span in spans])
-
-    def __call__(self, questions: list[dict], ids, bar: str = "read") -> list[list[Reading]]:
-        "For each question the readings of its blocks `ids`, int64 [questions, k]."
-        out = []
-        for q, row in zip(progress(questions, desc=bar, unit="question"), ids.tolist()):
-            keys = [(q["question"], block) for block in row if block != MISSING]
-            need = [block for _, block in keys if (q["question"], block) not in self.known]
-            if need:
-                self._keep(q["question"], need, read_blocks(self.reader, self.store, q["x"], need))
-            out.append([self.known[key] for key in keys])
-        return out
-
-    def _keep(self, question: str, blocks: list[int], made: list[Reading]):
-        with open(self.path, "a", encoding="utf-8") as f:
-            for block, (log_z, spans) in zip(blocks, made):
-                self.known[question, block] = Reading(log_z, spans)
-                f.write(json.dumps([question, block, log_z, spans]) + "\n")
 
 # %% ../../nbs/qa/92_reader.ipynb #034
 class Answer(NamedTuple):
@@ -521,17 +497,7 @@ def best_answers(store: TokenStore, blocks, readings: list[Reading], prior=None)
     answers = [max(v, key=lambda a: a.p)._replace(p=sum(a.p for a in v)) for v in votes.values()]
     return sorted(answers, key=lambda a: -a.p)
 
-# %% ../../nbs/qa/92_reader.ipynb #036
-WEIGHTS = (0.0, *(2.0 ** np.arange(-3, 2.5, 0.5)).tolist())
-FLOOR = 1e-4  # of the probability of a right answer that is not among the first twenty
-
-
-def likelihood(found: list[Answer], answers: list[str]) -> float:
-    "Logarithm of the probability of the right answers among the first twenty `found`."
-    p = sum(a.p for a in found[:20] if right(a.text, answers))
-    return float(np.log(max(FLOOR, p)))
-
-
+# %% ../../nbs/qa/92_reader.ipynb #90699293
 def score_std(scores: np.ndarray) -> float:
     """How far a question's scores [n, k] lie apart: their standard deviation, a mean over the
     questions."""
@@ -543,6 +509,53 @@ def score_prior(scores: np.ndarray, weight: float) -> np.ndarray:
     their differences from the best."""
     return weight * (scores - scores[:, :1])
 
+# %% ../../nbs/qa/92_reader.ipynb #a9488034
+class Readings:
+    "Readings by (question, block), each made once; kept in the lines of `path` if one is given."
+
+    def __init__(self, reader: Reader, store: TokenStore, path=None):
+        self.reader, self.store, self.path = reader, store, Path(path or os.devnull)
+        self.known: dict[tuple, Reading] = {}
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        for line in lines:
+            with contextlib.suppress(ValueError):  # a line that a kill cut off
+                question, block, log_z, spans = json.loads(line)
+                self.known[question, block] = Reading(log_z, [tuple(span) for span in spans])
+
+    def __call__(self, questions: list[dict], ids: np.ndarray) -> list[list[Reading]]:
+        "For each question the readings of its blocks `ids`, int64 [questions, k]."
+        out = []
+        for q, row in zip(progress(questions, desc="read", leave=False), ids.tolist()):
+            keys = [(q["question"], block) for block in row if block != MISSING]
+            if need := [block for question, block in keys if (question, block) not in self.known]:
+                self._keep(q["question"], need, read_blocks(self.reader, self.store, q["x"], need))
+            out.append([self.known[key] for key in keys])
+        return out
+
+    def _keep(self, question: str, blocks: list[int], made: list[Reading]):
+        with open(self.path, "a", encoding="utf-8") as f:
+            for block, reading in zip(blocks, made):
+                self.known[question, block] = reading
+                f.write(json.dumps([question, block, *reading]) + "\n")
+
+    def answers(
+        self, questions: list[dict], scores: np.ndarray, ids: np.ndarray, weight: float
+    ) -> list[list[Answer]]:
+        """Answers to each question from its blocks `ids`, int64 [questions, k], which a retriever
+        found with `scores` [questions, k]; `weight`: how much those count."""
+        rows = zip(ids, self(questions, ids), score_prior(scores, weight))
+        return [best_answers(self.store, *row) for row in rows]
+
+# %% ../../nbs/qa/92_reader.ipynb #036
+WEIGHTS = (0.0, *(2.0 ** np.arange(-3, 2.5, 0.5)).tolist())
+FLOOR = 1e-4  # of the probability of a right answer that is not among the first twenty
+
+
+def likelihood(found: list[Answer], answers: list[str]) -> float:
+    "Logarithm of the probability of the right answers among the first twenty `found`."
+    p = sum(a.p for a in found[:20] if right(a.text, answers))
+    return float(np.log(max(FLOOR, p)))
+
 
 def choose_weight(
     run: Run, training: TrainingSet, retriever, readings: Readings
@@ -552,23 +565,24 @@ def choose_weight(
     read answer): one of `WEIGHTS` over the scores' unit there."""
     kept = training.take(training.validation)
     scores, ids = retriever.search(kept.questions, readings.reader.config.reader_blocks)
-    able = np.flatnonzero(mark_positives(ids, kept.positives).any(1))
-    asked, scores_std = kept.take(able).questions, score_std(scores)
-    made = readings(asked, ids[able], bar="validation")
-    best, level, answers = 0.0, -np.inf, []
-    for weight in np.array(WEIGHTS) / scores_std:
-        prior = score_prior(scores[able], weight)
-        found = [best_answers(readings.store, *row) for row in zip(ids[able], made, prior)]
-        each = [likelihood(a, q["answers"]) for a, q in zip(found, asked)]
-        if (mean := float(np.mean(each or [0.0]))) > level:
-            best, level, answers = float(weight), mean, found
-    correct = [bool(a) and right(a[0].text, q["answers"]) for a, q in zip(answers, asked)]
-    said = []
-    for name in training.overlap:
-        mine = [v for v, q in zip(correct, asked) if q["set"] == name]
-        said.append(f"{name} {sum(mine)} of {len(mine)} right")
+    unit, able = score_std(scores), np.flatnonzero(mark_positives(ids, kept.positives).any(1))
+    asked, scores, ids = kept.take(able).questions, scores[able], ids[able]
+
+    @functools.cache
+    def answers(weight: float) -> list[list[Answer]]:
+        return readings.answers(asked, scores, ids, weight)
+
+    def level(weight: float) -> float:
+        pairs = zip(answers(weight), asked)
+        return float(np.mean([likelihood(a, q["answers"]) for a, q in pairs] or [0.0]))
+
+    best = max((weight / unit for weight in WEIGHTS), key=level)
+    total, correct = Counter(q["set"] for q in asked), Counter()
+    for found, q in zip(answers(best), asked):
+        correct[q["set"]] += bool(found) and right(found[0].text, q["answers"])
+    said = [f"{name} {correct[name]} of {total[name]} right" for name in training.overlap]
     run.log(
         f"validation, answer in the blocks read, weight {best:.3g}, "
-        f"log p of the right answer {level:.3f}: {', '.join(said)}"
+        f"log p of the right answer {level(best):.3f}: {', '.join(said)}"
     )
-    return best, sum(correct) / max(1, len(correct))
+    return best, correct.total() / max(1, total.total())
