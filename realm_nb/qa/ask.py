@@ -40,20 +40,23 @@ class Answerer:
 
     def __init__(self, run, corpus: str = "", retriever: str = "bm25"):
         workspace = run if isinstance(run, Workspace) else Workspace.open(run)
-        result, folder = workspace.run.result("finetune"), workspace.run.folder
+        result = workspace.run.result("finetune")
+        folder = workspace.run.folder
         if result is None:
             raise UserError(
                 f"{folder} has no reader; "
                 f"train one with realm train --run {folder} --stages finetune"
             )
         self.reader = Reader.load(workspace.run.checkpoint("reader"), workspace.device).eval()
-        self.tokenizer, self.store = workspace.tokenizer, workspace.store
+        self.tokenizer = workspace.tokenizer
+        self.store = workspace.store
         self.weight = result["weight"][retriever]
         if corpus:
             other = replace(workspace.config.corpus, source=corpus)
-            self.store, self.weight = prepare_store(other, self.tokenizer), None
+            self.store = prepare_store(other, self.tokenizer)
+            self.weight = None
         if retriever == "bm25":
-            self.retriever = Bm25(self.store)
+            self.retriever: Bm25 | Dense = Bm25(self.store)
             return
         towers = Towers.load(workspace.run.checkpoint("question"), workspace.device).eval()
         vectors = embed_store(towers.embedder, self.store) if corpus else None
@@ -92,14 +95,15 @@ class Answerer:
         blocks, prior, readings, found = self.find(question, k)
         if not found:
             raise UserError("no answer: none of the blocks found has a span to choose")
-        best, evidence = found[0], []
+        best = found[0]
+        evidence = []
         weight = prior + [reading.log_z for reading in readings]
         for block, reading, p_z in zip(
             blocks.tolist(), readings, np.exp(weight - np.logaddexp.reduce(weight)).tolist()
         ):
             alone = best_answers(self.store, [block], [reading])
             same = [a.p for a in alone if normalize(a.text) == normalize(best.text)]
-            p_y_z = sum(same)
+            p_y_z = float(sum(same))
             share = p_z * p_y_z / best.p
             evidence.append(
                 {
@@ -124,7 +128,8 @@ class Answerer:
 def mark_answer(store: TokenStore, answer: Answer, left: str = "[[", right: str = "]]") -> str:
     "The text of an answer's block with its span between `left` and `right`."
     text, starts, ends = body_characters(store, answer.block)
-    begin, end = starts[answer.first], ends[answer.last]
+    begin = starts[answer.first]
+    end = ends[answer.last]
     return text[:begin] + left + text[begin:end] + right + text[end:]
 
 

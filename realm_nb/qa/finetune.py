@@ -69,9 +69,11 @@ CONTEXT_WORDS = 14  # that stay on each side of what is asked for
 def cloze_questions(store: TokenStore, n: int, seed: int = 0) -> list[dict]:
     """Of `n` sentences drawn from the store, those that hold a name or a year, as {question,
     answers, own}: it is replaced by what or when, and `own` is the block."""
-    g, out = rng(seed, "cloze"), []
+    g = rng(seed, "cloze")
+    out = []
     for s in g.permutation(store.n_sentences)[:n]:
-        text, block = store.sentence_text(s), store.block_of(s)
+        text = store.sentence_text(s)
+        block = store.block_of(s)
         found = [m for m in CLOZE.finditer(text) if 3 <= len(m[0]) <= 40]
         if not found or len(text) < 50:
             continue
@@ -102,10 +104,13 @@ class OpenQA(nn.Module):
         if towers.own is None:
             towers.own = copy.deepcopy(towers.embedder)
             towers.own.null = None
-        towers.own.requires_grad_(True)
-        self.towers, self.reader, self.store, self.config = towers, reader, store, config
+        questions = towers.query_embedder.requires_grad_(True)
+        self.towers = towers
+        self.reader = reader
+        self.store = store
+        self.config = config
         length = config.max_question_len
-        self.retriever = Dense(towers.own, vectors, store.special, towers.scale, length)
+        self.retriever = Dense(questions, vectors, store.special, towers.scale, length)
 
     def save(self, folder):
         "Write towers and reader into an existing `folder`."
@@ -124,23 +129,24 @@ def openqa_step(model: OpenQA, questions: list[dict], positives: list, end_to_en
     """(loss, metrics) over the frozen vectors of the blocks: the retriever's loss over the best
     thousands, of which `positives` (int64 [n] for each question) hold an answer, and, with a
     reader, its loss over the best few (section 3.2)."""
-    c, store, vectors = model.config, model.store, model.retriever.index.embeddings
+    c = model.config
+    vectors = model.retriever.index.embeddings
     x = model.retriever.embed(questions)  # [B, D], with gradient
-    f, ids = torch.topk(
-        x @ vectors.T * model.towers.scale, min(c.retriever_blocks, len(vectors)), dim=1
-    )
-    ids = ids.cpu().numpy()
+    scores = x @ vectors.T * model.towers.scale
+    f, found = scores.topk(min(c.retriever_blocks, len(vectors)), dim=1)
+    ids = found.cpu().numpy()
     positive = torch.from_numpy(mark_positives(ids, positives)).to(f.device)
     loss = retriever_loss(f, positive)
     hit = positive[:, : c.reader_blocks].any(1).float().mean()
     metrics = {"retriever": loss.item(), "hit": hit.item()}
     if model.reader is None:
         return loss, metrics
-    ids, f = ids[:, : c.reader_blocks], f[:, : c.reader_blocks]
+    ids = ids[:, : c.reader_blocks]
+    f = f[:, : c.reader_blocks]
     if end_to_end:
-        z = embed_candidates(model.towers.embedder, store, ids).float()
+        z = embed_candidates(model.towers.embedder, model.store, ids).float()
         f = torch.einsum("bd,bkd->bk", x, z) * model.towers.scale
-    read = read_pairs(model.reader, store, questions, ids.tolist())
+    read = read_pairs(model.reader, model.store, questions, ids.tolist())
     part = reader_loss(*read, len(questions), f.flatten())
     return loss + part, {**metrics, "reader": part.item()}
 
@@ -158,7 +164,8 @@ def fine_tune(
 
     With a `Refresher`, end to end: the documents' tower as well, the index rebuilt when due.
     Raises `UserError` if there is nothing to learn from."""
-    c, usable = model.config, [i for i, blocks in enumerate(training.positives) if len(blocks)]
+    c = model.config
+    usable = [i for i, blocks in enumerate(training.positives) if len(blocks)]
     if not usable:
         raise UserError(
             "no training question has its answer in the corpus; "
@@ -175,7 +182,7 @@ def fine_tune(
         return openqa_step(model, some.questions, some.positives, refresher is not None)
 
     model.towers.embedder.requires_grad_(refresher is not None)
-    groups = [(model.towers.own, c.lr_tune)]
+    groups: list[tuple[nn.Module, float]] = [(model.towers.query_embedder, c.lr_tune)]
     if refresher:
         groups.append((model.towers.embedder, c.lr_tune))
     if model.reader:
@@ -187,8 +194,11 @@ def fine_tune(
 def load_training(workspace, retrievers) -> TrainingSet:
     """The training questions of all sets, shuffled, without those that a set left out asks, and the
     blocks of `retrievers` for them."""
-    c, seed = workspace.config.finetune, workspace.config.seed
-    names, questions, overlap = c.questions.split(","), [], {}
+    c = workspace.config.finetune
+    seed = workspace.config.seed
+    names = c.questions.split(",")
+    questions: list[dict] = []
+    overlap: dict[str, int] = {}
     tests = [load_questions(t) for t in c.left_out.split(",") if t and t not in names]
     for name in names:
         kept, overlap[name] = without_overlap(load_questions(name), tests)
@@ -196,7 +206,9 @@ def load_training(workspace, retrievers) -> TrainingSet:
     order = rng(seed, "questions").permutation(len(questions))
     questions = [questions[i] for i in order]
     training = question_set(workspace, questions).with_blocks(retrievers)
-    training.overlap, usable, validation = overlap, training.usable, []
+    training.overlap = overlap
+    usable = training.usable
+    validation: list[int] = []
     workspace.run.log(
         f"training questions: {len(questions):,}, {len(usable):,} with an answer in the first 20 "
         f"blocks of a retriever; dropped because a test asks them: {overlap}"
@@ -219,7 +231,8 @@ def question_set(workspace, questions: list[dict], expressions: bool = False) ->
 def load_cloze(workspace, bm25: Bm25) -> TrainingSet:
     """The corpus's own questions that one of BM25's first five other blocks answers, with its ten
     best other blocks."""
-    c, seed = workspace.config.finetune, workspace.config.seed
+    c = workspace.config.finetune
+    seed = workspace.config.seed
     questions = cloze_questions(workspace.store, 8 * c.cloze_steps * c.batch, seed)
     if not questions:
         return TrainingSet([], [])
@@ -238,10 +251,12 @@ def start_reader(workspace, encoder: Encoder | None = None) -> Reader:
     say so.
 
     Raises `UserError` if the weights to start from do not know the corpus's word pieces."""
-    c, tokenizer = workspace.config.finetune, workspace.tokenizer
+    c = workspace.config.finetune
+    tokenizer = workspace.tokenizer
     seed_everything(workspace.config.seed)
-    if c.start == "encoder":
-        body, own_ids = trim_body(copy.deepcopy(encoder.model.bert), c.reader_layers), None
+    if encoder and c.start == "encoder":
+        body = trim_body(copy.deepcopy(encoder.model.bert), c.reader_layers)
+        own_ids = None
         if body.config.vocab_size < len(tokenizer):
             raise UserError(
                 f"the towers have another vocabulary than {workspace.base}; "
@@ -273,10 +288,10 @@ def load_or_train(run: Run, stage: str, model, train):
 def load_or_tune(workspace, training: TrainingSet, towers: Towers, vectors, stage="question"):
     """The retriever `Dense` whose question tower is tuned on `training`, but for the questions kept
     back; the blocks' `vectors` [N, D] stay."""
-    c, run = workspace.config.finetune, workspace.run
+    c = workspace.config.finetune
+    run = workspace.run
     model = OpenQA(towers, workspace.store, vectors, c)
     rest = np.setdiff1d(np.arange(len(training.questions)), training.validation)
-
 
     def train():
         fine_tune(run, model, training.take(rest), stage, workspace.config.seed)
@@ -289,7 +304,8 @@ def load_or_train_reader(
 ) -> Reader:
     """The run's reader, trained on all usable questions but those kept back, with the blocks of
     `further` retrievers too."""
-    run, seed = workspace.run, workspace.config.seed
+    run = workspace.run
+    seed = workspace.config.seed
     reader = start_reader(workspace, encoder)
 
     def train():
@@ -312,14 +328,19 @@ def stage_finetune(workspace) -> dict:
 
     They are left in the checkpoints `question` and `reader`. Returns the number of questions, and
     for each retriever the weight of its score and the reader's accuracy on those kept back."""
-    run, store, towers = workspace.run, workspace.store, workspace.towers()
-    length, vectors = workspace.config.finetune.max_question_len, workspace.index().embeddings
+    run = workspace.run
+    store = workspace.store
+    towers = workspace.towers()
+    length = workspace.config.finetune.max_question_len
+    vectors = workspace.index().embeddings
     bm25 = Bm25(store)
     own = Dense(towers.query_embedder, vectors, store.special, towers.scale, length)
     training = load_training(workspace, [bm25, own])
     dense = load_or_tune(workspace, training, copy.deepcopy(towers), vectors)
     reader = load_or_train_reader(workspace, training, bm25, [dense], towers.encoder)
-    readings, weight, accuracy = Readings(reader, store), {}, {}
+    readings = Readings(reader, store)
+    weight = {}
+    accuracy = {}
     for name, retriever in (("bm25", bm25), ("dense", dense)):
         weight[name], accuracy[name] = choose_weight(run, training, retriever, readings)
     facts = {"questions": len(training.questions), "overlap": training.overlap}

@@ -8,7 +8,7 @@ __all__ = ['tokenize_questions', 'Bm25', 'Dense', 'interleave']
 # %% ../../nbs/qa/91_retrievers.ipynb #002
 import itertools
 
-import bm25s
+import bm25s  # type: ignore[import-untyped]
 import numpy as np
 import torch
 
@@ -35,7 +35,8 @@ class Bm25:
 
     def __init__(self, store: TokenStore):
         texts = [f"{store.title(b)} {store.text(b)}" for b in range(len(store))]
-        self.index, self.size = bm25s.BM25(), len(texts)
+        self.index = bm25s.BM25()
+        self.size = len(texts)
         self.index.index(_bm25_words(texts), show_progress=False)
 
     def search(self, questions: list[dict], k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -57,8 +58,11 @@ class Dense:
         scale: float = 1.0,
         max_question_len: int = 30,
     ):
-        self.embedder, self.index, self.special = embedder, ExactIndex(vectors), special
-        self.scale, self.max_question_len = scale, max_question_len
+        self.embedder = embedder
+        self.index = ExactIndex(vectors)
+        self.special = special
+        self.scale = scale
+        self.max_question_len = max_question_len
 
     def embed(self, questions: list[dict]) -> torch.Tensor:
         "Vectors float32 [B, D] of the questions, with gradient if it is enabled."
