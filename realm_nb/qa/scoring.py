@@ -73,15 +73,15 @@ def answer_blocks(texts, answers) -> dict[str, np.ndarray]:
     """For the normal form of each of `answers`, the numbers of the `texts` it stands in.
 
     Those are int64 [n], ascending; forms of more than `LONGEST` words are not looked for."""
-    forms = {form for form in map(normalize, answers) if form and form.count(" ") < LONGEST}
-    found: dict[str, list[int]] = {form: [] for form in forms}
+    found: dict[str, list[int]] = {form: [] for form in map(normalize, answers)}
+    forms = {form for form in found if form and form.count(" ") < LONGEST}
     sizes = {form.count(" ") + 1 for form in forms}
     for b, text in enumerate(texts):
         words = normalize(text).split()
         runs = {" ".join(words[i : i + n]) for n in sizes for i in range(len(words) - n + 1)}
         for form in runs & forms:
             found[form].append(b)
-    return {form: np.array(blocks, np.int64) for form, blocks in found.items()}
+    return {form: np.array(found[form], np.int64) for form in found if form in forms}
 
 # %% ../../nbs/qa/90_scoring.ipynb #018
 def blocks_with_answers(
