@@ -12,6 +12,7 @@ import types
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from realm_nb.core.errors import UserError
 from realm_nb.core.folder import Run
@@ -845,6 +846,29 @@ def test_fine_tuning_a_run_leaves_what_answers(finetuned, towers_run):
     assert all(
         torch.equal(a, b) for a, b in zip(tuned.embedder.parameters(), before.embedder.parameters())
     ), "the documents' tower is frozen"
+
+
+def test_the_stage_goes_on_where_it_was_stopped(world, towers_run, finetuned, monkeypatch):
+    steps, pairs = [], reading.read_pairs
+
+    def stopping(*args):
+        steps.append(1)
+        if len(steps) == 4:  # two steps of cloze questions, one of the reader
+            raise KeyboardInterrupt
+        return pairs(*args)
+
+    monkeypatch.setattr(reading, "read_pairs", stopping)
+    stopped, again = world["work"] / "stopped", world["work"] / "again"
+    with pytest.raises(KeyboardInterrupt):
+        fine_tuned(stopped, towers_run, cloze_steps=2)
+    monkeypatch.undo()
+    assert (stopped / "stages/question.json").exists()
+    fine_tuned(again, stopped, cloze_steps=2)
+    assert "cloze: going on from step 2 of 2" in (again / "log.txt").read_text(encoding="utf-8")
+    for path in ("question/step_2/towers", "reader/step_3/reader"):
+        whole = load_file(finetuned / f"checkpoints/{path}.safetensors")
+        resumed = load_file(again / f"checkpoints/{path}.safetensors")
+        assert all(torch.equal(whole[k], resumed[k]) for k in whole)
 
 
 def test_fine_tuning_from_the_encoder(world, towers_run):
