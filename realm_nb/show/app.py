@@ -117,9 +117,9 @@ def link(query: Query) -> str:
 
 def from_link(values) -> Query:
     "The question in an address's query parameters; what does not fit falls back to the default."
-    text, hidden = values.get("q", ""), values.get("a", "")
-    query = Query(text[: LIMITS["sentence"]], hidden[: LIMITS["hidden"]])
-    query = query._replace(moment=values.get("moment", ""))
+    text = values.get("q", "")[: LIMITS["sentence"]]
+    hidden = values.get("a", "")[: LIMITS["hidden"]]
+    query = Query(text, hidden, moment=values.get("moment", ""))
     try:
         k, temperature = int(values.get("k", 4)), float(values.get("temperature", 1))
         null, exclude = (values.get(flag, "1") == "1" for flag in ("null", "exclude"))
