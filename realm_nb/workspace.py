@@ -157,8 +157,8 @@ class TrainingState(NamedTuple):
 
     name: str
     label: str
-    weights: Path | None
-    version: int | None
+    weights: Path | None = None
+    version: int | None = None
 
 
 STAGE_LABELS = {"warmup": "reading warm-up", "ict": "ICT only", "pretrain": "REALM"}
@@ -294,17 +294,17 @@ class Workspace:
     @property
     def states(self) -> list[TrainingState]:
         "The moments of training that still exist, earliest first."
-        versions, states = self.versions, [TrainingState("base", "base weights", None, None)]
+        versions, states = self.versions.versions(), [TrainingState("base", "base weights")]
         for stage, label in STAGE_LABELS.items():
             for folder in step_folders(self.run.checkpoints / stage):
                 step = step_of(folder)
-                searched = {"warmup": None, "ict": 0}.get(stage, versions.newest(step))
-                version = searched if searched in versions.versions() else None
-                label_ = f"{label}, step {step}"
-                states.append(TrainingState(f"{stage}-{step}", label_, folder, version))
+                searched = {"warmup": [], "ict": [0], "pretrain": range(step + 1)}[stage]
+                version = max((v for v in versions if v in searched), default=None)
+                name, label_ = f"{stage}-{step}", f"{label}, step {step}"
+                states.append(TrainingState(name, label_, folder, version))
         last = states[-1]
         if last.name.startswith("pretrain"):
-            for v in set(versions.versions()) - {state.version for state in states}:
+            for v in sorted(set(versions) - {state.version for state in states}):
                 label_ = f"REALM, index of step {v}"
                 states.insert(-1, TrainingState(f"index-{v}", label_, last.weights, v))
         return states

@@ -16,7 +16,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from .config import from_dict, settings, to_dict
-from .errors import UserError, damaged
+from .errors import DAMAGE, UserError, damaged, first_line
 from .files import write_json, write_text
 
 # %% ../../nbs/core/06_folder.ipynb #005
@@ -75,8 +75,9 @@ class Run:
     def __init__(self, folder, quiet: bool = False, writes: bool = True):
         self.folder, self.quiet, self.writes = Path(folder), quiet, writes
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=self.folder).close()
+            if writes:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                tempfile.TemporaryFile(dir=self.folder).close()
         except OSError as e:
             raise UserError(
                 f"cannot write the run folder {folder}: {e.strerror}; choose another with --run"
@@ -91,8 +92,13 @@ class Run:
         path = self.folder / "config.json"
         if not path.exists():
             return write_json(path, to_dict(config))
-        with damaged(path, "the settings", "choose another folder with --run, or delete this one"):
+        try:
             theirs = settings(load_config(path, type(config)()))
+        except DAMAGE as e:
+            raise UserError(
+                f"{path} is not readable, or of an earlier version ({first_line(e)}); "
+                "choose another folder with --run, or delete this one to make the run anew"
+            ) from None
         for name, mine in settings(config).items():
             if theirs[name] != mine and name not in free:
                 raise UserError(
