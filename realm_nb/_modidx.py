@@ -1098,6 +1098,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'realm_nb.workspace.Workspace.trained_towers': ( 'workspace.html#workspace.trained_towers',
                                                                                      'realm_nb/workspace.py'),
                                     'realm_nb.workspace.Workspace.versions': ('workspace.html#workspace.versions', 'realm_nb/workspace.py'),
+                                    'realm_nb.workspace.load': ('workspace.html#load', 'realm_nb/workspace.py'),
                                     'realm_nb.workspace.newest_run': ('workspace.html#newest_run', 'realm_nb/workspace.py'),
                                     'realm_nb.workspace.paper': ('workspace.html#paper', 'realm_nb/workspace.py'),
                                     'realm_nb.workspace.qa': ('workspace.html#qa', 'realm_nb/workspace.py'),

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECIPES', 'STAGE_LABELS', 'Config', 'smoke', 'quick', 'qa', 'paper', 'recipe', 'scratch_base', 'TrainingState',
-           'Workspace', 'newest_run']
+           'Workspace', 'load', 'newest_run']
 
 # %% ../nbs/82_workspace.ipynb #002
 import functools
@@ -352,6 +352,11 @@ class Workspace:
         if not folder.exists():
             save_index(ExactIndex(realm.build_index(bar=False)), folder)
         return load_index(folder)
+
+
+def load(folder, device: str = "cpu") -> Workspace:
+    "The run in `folder`, opened to read. Raises `UserError` if there is none."
+    return Workspace.open(folder, device)
 
 
 def newest_run(home="runs") -> Path | None:
