@@ -174,7 +174,8 @@ def fine_tune(
 
     def before_step(step):
         if refresher and refresher.before(step):
-            model.retriever.index = ExactIndex(np.array(refresher.index))
+            device = model.retriever.index.embeddings.device
+            model.retriever.index = ExactIndex(np.array(refresher.index), device)
 
     def loss_of(step):
         size = min(c.tune_batch, len(usable))

@@ -15,7 +15,7 @@ import torch
 from ..retrieval import MISSING, ExactIndex
 from ..store import TokenStore
 from ..text.tokenizer import SpecialTokens, tokenize
-from ..towers import Embedder, embed_all, query_sequence
+from ..towers import Embedder, embed_all, evaluating, query_sequence
 
 # %% ../../nbs/qa/91_retrievers.ipynb #72513f37
 def tokenize_questions(questions: list[dict], tokenizer) -> list[dict]:
@@ -59,7 +59,7 @@ class Dense:
         max_question_len: int = 30,
     ):
         self.embedder = embedder
-        self.index = ExactIndex(vectors)
+        self.index = ExactIndex(vectors, next(embedder.parameters()).device)
         self.special = special
         self.scale = scale
         self.max_question_len = max_question_len
@@ -72,10 +72,9 @@ class Dense:
     @torch.no_grad()
     def search(self, questions: list[dict], k: int) -> tuple[np.ndarray, np.ndarray]:
         "Scores float32 [B, k] and block ids int64 [B, k], best first."
-        was = self.embedder.training
-        self.embedder.eval()
-        scores, ids = self.index.search(self.embed(questions), min(k, len(self.index)))
-        self.embedder.train(was)
+        with evaluating(self.embedder):
+            x = self.embed(questions)
+        scores, ids = self.index.search(x, min(k, len(self.index)))
         return scores * self.scale, ids
 
 # %% ../../nbs/qa/91_retrievers.ipynb #6760ff0d

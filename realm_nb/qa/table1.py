@@ -157,7 +157,7 @@ def base_retriever(workspace: Workspace) -> Dense:
     vectors = kept_vectors(workspace, "base", embed)
     return Dense(embedder, vectors, store.special, max_question_len=length)
 
-# %% ../../nbs/qa/94_table1.ipynb #015
+# %% ../../nbs/qa/94_table1.ipynb #017
 def stage_towers(towers_run: Workspace, *stages: str) -> Towers:
     """The towers that the last of `stages` to have finished left in a run.
 
@@ -204,7 +204,7 @@ def make_retrievers(
             retrievers[row] = tuned_retriever(workspace, towers_run, training, row)
     return training, retrievers
 
-# %% ../../nbs/qa/94_table1.ipynb #017
+# %% ../../nbs/qa/94_table1.ipynb #018
 @torch.inference_mode()
 def closed_book(realm: Realm, questions: list[dict], tokenizer) -> list[str]:
     "The Encoder's answer to each question with ∅ alone (section 4.2)."
@@ -218,10 +218,11 @@ def closed_book(realm: Realm, questions: list[dict], tokenizer) -> list[str]:
             x = np.array([*q["x"][: realm.max_query_len - m], *[special.mask] * m])
             places = np.arange(len(x) - m, len(x))
             examples.append(Example(x, places, np.zeros(m, np.int64), -1, ()))
-        for (rows, _, _), _, log_p in log_probs_at_masks(realm, examples, ids):
+        for places, *_, log_p in log_probs_at_masks(realm, examples, ids):
             log_p[:, list(special)] = -torch.inf
             value, token = (t.reshape(-1, m).cpu() for t in log_p.max(-1))
-            for i, v, said in zip(rows[::m].tolist(), value.mean(1).tolist(), token.tolist()):
+            rows = places[0, ::m].tolist()
+            for i, v, said in zip(rows, value.mean(1).tolist(), token.tolist()):
                 best[i] = max(best[i], (v, tokenizer.decode(said)))
     return [text for _, text in best]
 
@@ -260,7 +261,7 @@ def answer_all(
         rows.append(row)
     return rows
 
-# %% ../../nbs/qa/94_table1.ipynb #022
+# %% ../../nbs/qa/94_table1.ipynb #026
 def row_metrics(rows: list[dict]) -> dict:
     """EM, Recall@k and the reader's accuracy where it can be right, each (value, low, high); F1 if
     all was read."""
@@ -289,7 +290,7 @@ def write_row(run: Run, row: str, answers: dict[str, list[dict]]) -> dict:
         found["all"] = row_metrics([r for rows in answers.values() for r in rows])
     return found
 
-# %% ../../nbs/qa/94_table1.ipynb #027
+# %% ../../nbs/qa/94_table1.ipynb #031
 PAPER = """
 The paper's test EM, 13 million blocks, 110 to 11,318 million parameters
 
@@ -342,7 +343,7 @@ def table_text(workspace: Workspace, results: dict[str, dict]) -> str:
         ]
     return "\n".join([*out, PAPER])
 
-# %% ../../nbs/qa/94_table1.ipynb #030
+# %% ../../nbs/qa/94_table1.ipynb #034
 def check_rows(config: Table1Config) -> list[str]:
     """The rows asked for that can be made: without towers, two.
 
