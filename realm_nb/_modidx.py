@@ -1043,6 +1043,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
             'realm_nb.train': { 'realm_nb.train.EvaluateOptions': ('train.html#evaluateoptions', 'realm_nb/train.py'),
                                 'realm_nb.train.TrainOptions': ('train.html#trainoptions', 'realm_nb/train.py'),
                                 'realm_nb.train._described': ('train.html#_described', 'realm_nb/train.py'),
+                                'realm_nb.train._free_settings': ('train.html#_free_settings', 'realm_nb/train.py'),
                                 'realm_nb.train._make_before_others': ('train.html#_make_before_others', 'realm_nb/train.py'),
                                 'realm_nb.train._start_from': ('train.html#_start_from', 'realm_nb/train.py'),
                                 'realm_nb.train._training': ('train.html#_training', 'realm_nb/train.py'),

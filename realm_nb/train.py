@@ -321,7 +321,7 @@ STAGES = {
     "finetune": stage_finetune,
 }
 IN_TURN = ("corpus", "mask")  # of several processes, one of each host comes first
-ALONE = ("evaluate", "finetune")  # process 0 does these alone
+ALONE = ("evaluate",)  # process 0 does this alone
 
 
 @dataclass
@@ -371,9 +371,11 @@ def check(config: Config):
         new_faiss(config.model.dim, c.index)
 
 
-def check_shards(config: Config):
-    "Refuse batches that do not go round, and one GPU for all."
+def check_shards(config: Config, stages: list[str]):
+    "Refuse batches that do not go round, one GPU for all, and what only one process can do."
     n = world_size()
+    if n > 1 and "finetune" in stages:
+        raise UserError("the stage finetune runs in one process; start it without torchrun")
     if n > 1 and ":" in config.device:
         raise UserError(
             f"--device {config.device} is one device for {n} processes; "
@@ -432,19 +434,25 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def _free_settings(run: Run, config: Config) -> list[str]:
+    "Settings that the run does not hold on to yet: those of fine-tuning, until it has begun."
+    begun = run.checkpoint("question") or run.checkpoint("reader")
+    return [] if begun else [name for name in settings(config) if name.startswith("finetune.")]
+
+
 @cli
 def main(argv):
     "`realm train`, `python -m realm_nb.train`, or the same under torchrun."
     config, folder, stages = parse_command(argv)
     quiet_transformers()
     start(config.device)
-    check_shards(config)
+    check_shards(config, stages)
     run, began = Run(folder, writes=not rank()), time.perf_counter()
     with contextlib.ExitStack() as held:
         if rank():
             os.environ["REALM_NB_QUIET"] = "1"
         else:
-            run.claim(config)
+            run.claim(config, free=_free_settings(run, config))
             remedy = "wait for it, stop it, or choose another folder with --run"
             held.enter_context(only_one(folder / "trainer.lock", "a trainer", remedy))
         held.enter_context(on_disk(folder))

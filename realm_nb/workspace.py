@@ -10,7 +10,7 @@ __all__ = ['RECIPES', 'STAGE_LABELS', 'Config', 'smoke', 'quick', 'qa', 'paper',
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -64,7 +64,7 @@ class Config:
     ict: IctConfig = field(default_factory=IctConfig)
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
-    finetune: object = field(default_factory=lambda: load_by_name("qa.finetune:FinetuneConfig")())
+    finetune: Any = field(default_factory=lambda: load_by_name("qa.finetune:FinetuneConfig")())
 
 
 def smoke() -> Config:
@@ -75,6 +75,9 @@ def smoke() -> Config:
     c.warmup.steps = c.ict.steps = c.pretrain.steps = 12
     c.pretrain.refresh_every, c.pretrain.save_every = 4, 5
     c.evaluate.examples, c.evaluate.resamples = 64, 200
+    f = c.finetune
+    f.questions, f.left_out, f.start, f.validation = "mini", "", "encoder", 20
+    f.steps = f.tune_steps = 4
     return c
 
 
@@ -367,5 +370,7 @@ def newest_run(home="runs") -> Path | None:
         saved = list(config.parent.glob("checkpoints/*/step_*"))
         return bool(saved), max(path.stat().st_mtime for path in [*saved, config])
 
-    found = max(Path(home).glob("*/config.json"), key=age, default=None)
-    return found and found.parent
+    configs = Path(home).glob("*/config.json")
+    trained = [path for path in configs if '"pretrain"' in path.read_text(encoding="utf-8")]
+    newest = max(trained, key=age, default=None)
+    return newest and newest.parent

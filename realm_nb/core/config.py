@@ -144,12 +144,13 @@ def _add(parser: Parser, name: str, s: Setting, everything: bool):
     shown = everything or "." not in name or len(names) > 1
     allowed = f": {', '.join(map(str, choices))}" if choices else ""
     default = getattr(s.holder, s.field.name)
+    shown_default = f" (default: {default})" if default != "" else ""
     parser.add_argument(
         *names,
         dest=name,
         default=argparse.SUPPRESS,
         metavar=KINDS.get(s.kind, "name").split()[-1].upper(),
-        help=f"{text}{allowed} (default: {default})" if shown else argparse.SUPPRESS,
+        help=f"{text}{allowed}{shown_default}" if shown else argparse.SUPPRESS,
         nargs="?" if s.kind is bool else None,
         const="true" if s.kind is bool else None,
     )

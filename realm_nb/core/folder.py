@@ -88,23 +88,24 @@ class Run:
         self.metrics = Metrics(self.folder / "metrics.jsonl")
 
     def claim(self, config, free=()) -> None:
-        "Write `config.json`, or check that it agrees with `config` in all but the settings `free`."
+        """Write `config.json`, or check that it agrees with `config` in all but the settings
+        `free`, which are then those of `config`."""
         path = self.folder / "config.json"
-        if not path.exists():
-            return write_json(path, to_dict(config))
-        try:
-            theirs = settings(load_config(path, type(config)()))
-        except DAMAGE as e:
-            raise UserError(
-                f"{path} is not readable, or of an earlier version ({first_line(e)}); "
-                "choose another folder with --run, or delete this one to make the run anew"
-            ) from None
-        for name, mine in settings(config).items():
-            if theirs[name] != mine and name not in free:
+        if path.exists():
+            try:
+                theirs = settings(load_config(path, type(config)()))
+            except DAMAGE as e:
                 raise UserError(
-                    f"the run folder {self.folder} was made with other settings ({name} = "
-                    f"{theirs[name]!r}, now {mine!r}); choose another with --run, or delete it"
-                )
+                    f"{path} is not readable, or of an earlier version ({first_line(e)}); "
+                    "choose another folder with --run, or delete this one to make the run anew"
+                ) from None
+            for name, mine in settings(config).items():
+                if theirs[name] != mine and name not in free:
+                    raise UserError(
+                        f"the run folder {self.folder} was made with other settings ({name} = "
+                        f"{theirs[name]!r}, now {mine!r}); choose another with --run, or delete it"
+                    )
+        write_json(path, to_dict(config))
 
     def log(self, text: str) -> None:
         "One line to `log.txt`, and above any progress bar."
