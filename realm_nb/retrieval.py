@@ -66,7 +66,7 @@ def top_k_valid(scores: np.ndarray, ids: np.ndarray, k: int, exclude=None):
     ordered = np.take_along_axis(ids, order, 1)
     np.put_along_axis(keep, order[:, 1:], ordered[:, 1:] != ordered[:, :-1], 1)
     keep &= ids != MISSING
-    for i, banned in enumerate(exclude or ()):
+    for i, banned in enumerate(() if exclude is None else exclude):
         keep[i] &= ~np.isin(ids[i], list(banned))
     place = keep.cumsum(1) - 1
     row, column = np.nonzero(keep & (place < k))
@@ -441,7 +441,8 @@ class MergedIndex:
 
     def search(self, queries, k: int, exclude=None) -> tuple[np.ndarray, np.ndarray]:
         "As `Index.search`: scores float32 and ids int64 [B, k]."
-        exclude = [[*ids, *self.removed] for ids in exclude or [()] * len(queries)]
+        none = [()] * len(queries)
+        exclude = [[*ids, *self.removed] for ids in (none if exclude is None else exclude)]
         old, old_ids = self.index.search(queries, k, exclude)
         new, new_ids = self.added.search(queries, k)
         new_ids = np.where(new_ids == MISSING, MISSING, new_ids + len(self.index))
