@@ -254,7 +254,7 @@ def test_notebook_reads_well_without_running(path):
 
 
 def test_reading_half_of_it_is_no_error():
-    "`python -m realm_nb.text.sources list | head -1`: no traceback."
+    "`realm fetch list | head -1`: no traceback."
     command = [
         sys.executable,
         "-c",

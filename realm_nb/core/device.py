@@ -18,7 +18,7 @@ from .errors import UserError, nearest
 
 # %% ../../nbs/core/05_device.ipynb #004
 def rng(*keys) -> np.random.Generator:
-    "A NumPy generator determined by `keys`, numbers and strings: `rng(seed, 'mask', epoch, i)`."
+    "A NumPy generator determined by `keys`, such as [seed, 'mask', epoch, index]."
     numbers = [_number_of(k) if isinstance(k, str) else int(k) for k in keys]
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(numbers)))
 
@@ -35,7 +35,7 @@ def seed_everything(seed: int) -> None:
 
 # %% ../../nbs/core/05_device.ipynb #007
 def pick_device(name: str = "auto") -> torch.device:
-    "`auto` is the machine's accelerator (cuda, mps), or its cpu; else a torch device name."
+    "`auto` is the machine's accelerator [cuda, mps], or its cpu; else a torch device name."
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
@@ -60,7 +60,7 @@ PRECISIONS = {"auto": None, "fp32": torch.float32, "bf16": torch.bfloat16}
 
 @functools.cache
 def pick_precision(name: str = "auto", device: str = "cpu") -> torch.dtype:
-    "The autocast dtype: bfloat16 or float32. `auto` times both on a CPU and takes the faster."
+    "The autocast dtype [bfloat16, float32]; `auto` times both on a CPU and takes the faster."
     if name not in PRECISIONS:
         raise UserError(f"unknown precision {name!r}{nearest(name, PRECISIONS)}")
     if dtype := PRECISIONS[name]:
@@ -75,5 +75,5 @@ def pick_precision(name: str = "auto", device: str = "cpu") -> torch.dtype:
 
 
 def autocast(device, dtype: torch.dtype):
-    "Mixed precision as a context; a no-op in float32."
+    "Mixed precision as a context, `dtype` [bfloat16, float32]; a no-op in float32."
     return torch.autocast(torch.device(device).type, dtype=dtype, enabled=dtype != torch.float32)

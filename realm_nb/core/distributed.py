@@ -180,7 +180,7 @@ def mean_metrics(metrics: dict) -> dict:
 
 
 def broadcast_weights(module: torch.nn.Module) -> None:
-    "Give every process the weights of process 0."
+    "Give every process the weights, [any shape], of process 0."
     if world_size() > 1:
         for tensor in module.state_dict().values():
             dist.broadcast(tensor, 0)
