@@ -765,7 +765,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'realm_nb.spans.TaggedStretch': ('spans.html#taggedstretch', 'realm_nb/spans.py'),
                                 'realm_nb.spans._cache_file': ('spans.html#_cache_file', 'realm_nb/spans.py'),
                                 'realm_nb.spans._find_spans': ('spans.html#_find_spans', 'realm_nb/spans.py'),
-                                'realm_nb.spans._lengths': ('spans.html#_lengths', 'realm_nb/spans.py'),
                                 'realm_nb.spans._start_worker': ('spans.html#_start_worker', 'realm_nb/spans.py'),
                                 'realm_nb.spans._tag_stretch': ('spans.html#_tag_stretch', 'realm_nb/spans.py'),
                                 'realm_nb.spans._work': ('spans.html#_work', 'realm_nb/spans.py'),
