@@ -1,12 +1,12 @@
-"""Sentences a second, on one core: each tagger, and masking alone by policy. Run it as a program:
+"""Sentences a second, on one core: each tagger, and masking alone by policy.
 
-python benchmarks/masking.py [--corpus wiki-dump] [--taggers rule,spacy,bert-tiny] [--documents 40]"""
+python benchmarks/masking.py --corpus wiki-dump --taggers rule,spacy,bert-tiny --documents 40"""
 
-import argparse
 import os
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,77 +14,87 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
+from realm_nb.core.config import parse, setting
 from realm_nb.core.errors import cli
 from realm_nb.masking import POLICIES, Copies, Masker
 from realm_nb.spans import tag_store
 from realm_nb.store import build_store
 from realm_nb.text.documents import read_corpus
 from realm_nb.text.sources import Unreachable
-from realm_nb.text.tagger_training import train_tagger
-from realm_nb.text.taggers import BertTagger, RuleTagger, make_tagger
+from realm_nb.text.tagger_training import TaggerConfig, train_tagger
+from realm_nb.text.taggers import RuleTagger, make_tagger
 from realm_nb.text.tokenizer import tiny_tokenizer
+
+
+@dataclass
+class Options:
+    "Sentences a second, on one core: each tagger, and masking alone by policy."
+
+    corpus: str = setting("mini", "a registered corpus, or a file")
+    documents: int = setting(40, "read so many documents; 0 reads all", low=0)
+    taggers: str = setting("rule,spacy,bert-tiny", "taggers, separated by commas")
+    batch: int = setting(512, "sentences masked at a time", low=1)
 
 
 def rate(work, n: int, seconds: float = 1.0) -> float:
     "Best `n` per second of `work()`, called until `seconds` have passed, twice at least."
-    best, end, times = 0.0, time.perf_counter() + seconds, 0
+    best, times = 0.0, 0
+    end = time.perf_counter() + seconds
     while times < 2 or time.perf_counter() < end:
-        t = time.perf_counter()
+        began = time.perf_counter()
         work()
-        best, times = max(best, n / (time.perf_counter() - t)), times + 1
+        best = max(best, n / (time.perf_counter() - began))
+        times += 1
     return best
 
 
 def tagger_of(name: str, folder: Path):
-    "A tagger by name; `bert-tiny` is that model with an untrained head, which takes the time of a trained one."
+    "A tagger by name; `bert-tiny` hardly trained, which takes the time of one that is."
     if name != "bert-tiny":
         return make_tagger(name)
-    train_tagger(
-        [(["Marie", "left", "."], ["B-PER", "O", "O"])], folder / "bert", "bert-tiny", epochs=1
-    )
-    return BertTagger(folder / "bert")
+    sentences = [(["Marie", "left", "."], ["B-PER", "O", "O"])]
+    train_tagger(sentences, folder / name, TaggerConfig(base=name, epochs=1), dev=[])
+    return make_tagger(folder / name)
+
+
+def time_tagging(store, names: str, folder: Path):
+    "Print how fast each tagger reads the first sentences of the store."
+    texts = [store.sentence_text(s) for s in range(min(store.n_sentences, 300))]
+    for name in names.split(","):
+        try:
+            tagger = tagger_of(name, folder)
+        except Unreachable as e:
+            print(f"| {name} | cannot be fetched: {e} |")
+            continue
+        speed = rate(lambda tagger=tagger: tagger.tag(texts), len(texts), seconds=0)
+        print(f"| tag, {name} | {speed:,.0f} |", flush=True)
+
+
+def time_masking(store, batch: int):
+    "Print how fast each policy masks, with spans as they come and with the same budget."
+    table, copies = tag_store(store, RuleTagger()), Copies(store)
+    for policy in POLICIES:
+        for budget in (False,) if policy == "salient" else (False, True):
+            masker = Masker(store, table, policy, same_budget=budget, copies=copies)
+            ids = np.resize(masker.sentences, batch)
+            speed = rate(lambda m=masker, ids=ids: m.batch(ids, np.arange(batch)), batch)
+            print(f"| mask, {policy}{', same budget' * budget} | {speed:,.0f} |", flush=True)
 
 
 @cli
 def main(argv):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--corpus", default="mini")
-    parser.add_argument("--documents", type=int, default=40)
-    parser.add_argument("--taggers", default="rule,spacy,bert-tiny")
-    parser.add_argument("--batch", type=int, default=512)
-    args = parser.parse_args(argv)
+    options = parse(argv, Options(), prog="python benchmarks/masking.py")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        folder, documents = Path(folder), list(read_corpus(args.corpus, args.documents))
-        store = build_store(
-            documents, tokenizer := tiny_tokenizer(d.text for d in documents), folder / "store"
-        )
-        texts = [store.sentence_text(s) for s in range(min(store.n_sentences, 300))]
-        print(
-            f"{args.corpus}: {store.n_sentences:,} sentences, {len(store._pieces) / store.n_sentences:.0f} pieces each; one core\n"
-        )
+        documents = list(read_corpus(options.corpus, options.documents or None))
+        tokenizer = tiny_tokenizer(d.text for d in documents)
+        store = build_store(documents, tokenizer, Path(folder) / "store")
+        length = len(store.token_ids) / store.n_sentences
+        print(f"{options.corpus}: {store.n_sentences:,} sentences,", end=" ")
+        print(f"{length:.0f} pieces each; one core\n")
         print("| what | sentences/s |\n|---|---|")
-        for name in args.taggers.split(","):
-            try:
-                tagger = tagger_of(name, folder)
-            except Unreachable as e:
-                print(f"| {name} | cannot be fetched: {e} |")
-                continue
-            print(
-                f"| tag, {name} | {rate(lambda: tagger.tag(texts), len(texts), 0):,.0f} |",
-                flush=True,
-            )
-        table, copies = tag_store(store, RuleTagger()), Copies(store)
-        for policy in POLICIES:
-            for budget in (False, True)[: 1 if policy == "salient" else 2]:
-                masker = Masker(
-                    store, table, tokenizer.mask_token_id, policy, same_budget=budget, copies=copies
-                )
-                ids = np.resize(masker.sentences, args.batch)
-                print(
-                    f"| mask, {policy}{', same budget' * budget} | {rate(lambda: masker.batch(ids, np.arange(args.batch)), args.batch):,.0f} |",
-                    flush=True,
-                )
+        time_tagging(store, options.taggers, Path(folder))
+        time_masking(store, options.batch)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,13 @@ from realm_nb.masking import (
 from realm_nb.spans import SpanTable, judge, main, stretches, tag_store, tag_stretches, to_tokens
 from realm_nb.store import build_store
 from realm_nb.text.documents import read_corpus
-from realm_nb.text.tagger_training import bio_labels, read_conll, train_tagger, write_conll
+from realm_nb.text.tagger_training import (
+    TaggerConfig,
+    bio_labels,
+    read_conll,
+    train_tagger,
+    write_conll,
+)
 from realm_nb.text.taggers import LinkTagger, RuleTagger, Span, disjoint, find_dates, make_tagger
 from realm_nb.text.tokenizer import tiny_tokenizer, tokenize
 from realm_nb.text.wikitext import Document
@@ -468,14 +474,9 @@ def test_a_tagger_is_trained_by_command_and_finds_names(base, tmp_path, capsys):
 def test_bert_tiny_is_a_base(tmp_path):
     from realm_nb.text.sources import fetch
 
-    result = train_tagger(
-        lessons(150, 0),
-        tmp_path / "t",
-        fetch("bert-tiny", cache=os.environ.get("REALM_NB_TEST_CACHE")),
-        dev=lessons(20, 1),
-        epochs=4,
-        lr=1e-3,
-    )
+    path = fetch("bert-tiny", cache=os.environ.get("REALM_NB_TEST_CACHE"))
+    config = TaggerConfig(base=str(path), epochs=4, lr=1e-3)
+    result = train_tagger(lessons(150, 0), tmp_path / "t", config, dev=lessons(20, 1))
     assert result["loss"][-1] < result["loss"][0] / 3 and result["scores"]["f1"] > 0.8
 
 

@@ -10,7 +10,9 @@ __all__ = ['Labelled', 'agreement', 'disagreements', 'bio_labels', 'read_conll',
 # %% ../../nbs/text/16_tagger_training.ipynb #002
 import os
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +20,13 @@ import numpy as np
 from ..core.config import argument, parse, setting
 from ..core.device import pick_device, rng, seed_everything
 from ..core.errors import UserError, first_line
-from ..core.files import atomic_path, chunks, require_path, write_json, write_text
-from .documents import SUFFIXES, read_utf8
+from ..core.files import atomic_path, progress, require_path, write_json, write_text
+from .documents import read_utf8
 from .sources import fetch, registry, weights_folder
 from .taggers import LinkTagger, Span, bio_spans, make_tagger, token_classifier
 from .tokenizer import load_tokenizer
 
-# %% ../../nbs/text/16_tagger_training.ipynb #007
+# %% ../../nbs/text/16_tagger_training.ipynb #006
 def _scores(n_right: int, n_found: int, n_gold: int) -> dict[str, float]:
     "Precision, recall and F1 from counts."
     return {
@@ -34,45 +36,45 @@ def _scores(n_right: int, n_found: int, n_gold: int) -> dict[str, float]:
     }
 
 
-def _overlaps(span: Span, others: list[Span]) -> bool:
-    "Whether `span` shares a character with one of `others`."
-    return any(span.start < o.end and o.start < span.end for o in others)
+def _meets(span: Span, others: list[Span]) -> str:
+    "How `span` meets `others`: exactly one of them, by other bounds, or none of them."
+    touched = [o[:2] for o in others if span.start < o.end and o.start < span.end]
+    if not touched:
+        return "none"
+    return "exactly" if span[:2] in touched else "other bounds"
 
 
 def agreement(gold: list[list[Span]], found: list[list[Span]]) -> dict[str, float]:
-    """Compare the spans `found` in sentences with the `gold` ones, whatever their labels.
+    """Precision, recall and f1 of the spans `found`, right if their bounds are those of gold ones.
 
-    Returns precision, recall and f1 of exact bounds, `bounds` (the share that is exact of those
-    that touch a gold span) and the counts `spans` and `gold`."""
-    exact = touching = 0
-    for true, guessed in zip(gold, found):
-        places = {s[:2] for s in true}
-        exact += sum(s[:2] in places for s in guessed)
-        touching += sum(_overlaps(s, true) for s in guessed)
-    n_found, n_gold = sum(map(len, found)), sum(map(len, gold))
-    counts = {"spans": n_found, "gold": n_gold, "bounds": exact / max(1, touching)}
-    return counts | _scores(exact, n_found, n_gold)
+    Also `bounds`, the share that is right of those that touch a gold one, and how many `spans`."""
+    n = Counter(_meets(s, true) for true, guessed in zip(gold, found) for s in guessed)
+    n_right, n_found = n["exactly"], n.total()
+    scores = _scores(n_right, n_found, sum(map(len, gold)))
+    return scores | {"spans": n_found, "bounds": n_right / max(1, n_found - n["none"])}
 
 
 def disagreements(texts, gold, found, n: int = 5) -> list[tuple[str, str, str]]:
     """`n` examples (kind, text around it, span) of each kind of disagreement, drawn blindly.
 
     Links that were `missed`, spans with other `bounds`, and spans `not linked`."""
+    kinds = [
+        ("missed", "none", gold, found),
+        ("bounds", "other bounds", found, gold),
+        ("not linked", "none", found, gold),
+    ]
     shown = []
-    kinds = [("missed", gold, found), ("bounds", found, gold), ("not linked", found, gold)]
-    for kind, ours, theirs in kinds:
+    for kind, meets, ours, theirs in kinds:
         examples = []
         for text, spans, others in zip(texts, ours, theirs):
-            places = [o[:2] for o in others]
-            for s in spans:
-                if s[:2] not in places and _overlaps(s, others) == (kind == "bounds"):
-                    around = text[max(0, s.start - 30) : s.end + 30]
-                    examples.append((kind, around, text[s.start : s.end]))
+            examples += [(text, s) for s in spans if _meets(s, others) == meets]
         order = rng(0, "disagreements").permutation(len(examples))
-        shown += [examples[i] for i in order[:n]]
+        for text, s in [examples[i] for i in order[:n]]:
+            around = text[max(0, s.start - 30) : s.end + 30]
+            shown.append((kind, around, text[s.start : s.end]))
     return shown
 
-# %% ../../nbs/text/16_tagger_training.ipynb #010
+# %% ../../nbs/text/16_tagger_training.ipynb #009
 Labelled = list[tuple[list[str], list[str]]]  # the words of each sentence, and their labels
 
 
@@ -123,23 +125,17 @@ def read_labelled(source, split: str = "train") -> Labelled:
     name, _, config = str(source).partition(":")
     try:
         rows = load_dataset(name, config or None, split=split)
+        words, tags = rows["tokens"], rows["ner_tags"]
+        names = getattr(rows.features["ner_tags"].feature, "names", None)
     except Exception as e:
         raise UserError(
-            f"no file and no data set {source!r}: {first_line(e)}; check the name and the network"
+            f"no file and no data set {source!r} with columns tokens and ner_tags: "
+            f"{first_line(e)}; check its name, its columns and the network"
         ) from None
-    if missing := {"tokens", "ner_tags"} - set(rows.column_names):
-        raise UserError(
-            f"data set {source!r}: no column {' or '.join(sorted(missing))}, "
-            f"only {', '.join(rows.column_names)}"
-        )
-    names = getattr(getattr(rows.features["ner_tags"], "feature", None), "names", None)
-    sentences = []
-    for row in rows:
-        labels = [names[tag] for tag in row["ner_tags"]] if names else row["ner_tags"]
-        sentences.append((row["tokens"], bio_labels(labels)))
-    return sentences
+    labels = [[names[tag] for tag in row] if names else row for row in tags]
+    return [(row, bio_labels(row_labels)) for row, row_labels in zip(words, labels)]
 
-# %% ../../nbs/text/16_tagger_training.ipynb #013
+# %% ../../nbs/text/16_tagger_training.ipynb #012
 def _encode(tokenizer, sentences: Labelled, labels: list[str]) -> list[dict]:
     "`input_ids` and `labels` of each sentence's tokens; -100 for special ones."
     words = [words for words, _ in sentences]
@@ -147,34 +143,35 @@ def _encode(tokenizer, sentences: Labelled, labels: list[str]) -> list[dict]:
     rows = []
     for i, (_, tags) in enumerate(sentences):
         numbers = []
-        before = None
-        for word in encoded.word_ids(i):
-            tag = "O" if word is None else tags[word]
-            if word == before:
-                tag = re.sub("^B-", "I-", tag)
-            numbers.append(-100 if word is None else labels.index(tag))
-            before = word
+        for before, word in pairwise([None, *encoded.word_ids(i)]):
+            if word is None:
+                numbers.append(-100)
+            else:
+                tag = re.sub("^B-", "I-", tags[word]) if word == before else tags[word]
+                numbers.append(labels.index(tag))
         rows.append({"input_ids": encoded["input_ids"][i], "labels": numbers})
     return rows
 
 
-def _score_labels(predicted: np.ndarray, known: np.ndarray, labels: list[str]) -> dict[str, float]:
+def _score_labels(predicted, known, labels: list[str]) -> dict[str, float]:
     "Precision, recall and F1 of label numbers int64 [n, L]: exact spans, of the same kind."
+    names = np.array(labels)
     n_right = n_found = n_gold = 0
     for guess, truth in zip(predicted, known):
         real = truth != -100
-        found = set(bio_spans([labels[i] for i in guess[real]]))
-        gold = set(bio_spans([labels[i] for i in truth[real]]))
+        found = set(bio_spans(names[guess[real]]))
+        gold = set(bio_spans(names[truth[real]]))
         n_right += len(gold & found)
         n_found += len(found)
         n_gold += len(gold)
     return _scores(n_right, n_found, n_gold)
 
-# %% ../../nbs/text/16_tagger_training.ipynb #014
+# %% ../../nbs/text/16_tagger_training.ipynb #013
 @dataclass
 class TaggerConfig:
     "How a tagger is fine-tuned."
 
+    base: str = setting("bert-tiny", "registered weights, a folder or a hub name")
     epochs: int = setting(3, "passes over the sentences", low=1)
     batch: int = setting(32, "sentences a step", low=1)
     lr: float = setting(5e-5, "peak learning rate")
@@ -207,19 +204,15 @@ def _trainer(model, tokenizer, rows: list[dict], config: TaggerConfig, folder: P
     return trainer
 
 
-def train_tagger(
-    sentences: Labelled, folder, base="bert-tiny", dev: Labelled | None = None, **settings
-) -> dict:
-    """Fine-tune `base` on labelled sentences (section 3.4); it appears in `folder` when it is done.
+def train_tagger(sentences: Labelled, folder, config: TaggerConfig, dev: Labelled) -> dict:
+    """Fine-tune a BERT on labelled sentences (section 3.4); it appears in `folder` when it is done.
 
-    `settings` are those of `TaggerConfig`. Returns the `loss` of each step, and the `scores` on
-    `dev`. Raises `UserError` for an unknown base, or labels of `dev` that were never seen."""
-    config = TaggerConfig(**settings)
-    path = weights_folder(str(base))
+    Returns the `loss` of each step, and the `scores` on `dev`, if it isn't empty. Raises
+    `UserError` for an unknown base, or labels of `dev` that were never seen."""
+    path = weights_folder(config.base)
     kinds = sorted({tag[2:] for _, tags in sentences for tag in tags if tag != "O"})
     labels = ["O", *(f"{prefix}-{kind}" for prefix in "BI" for kind in kinds)]
-    unknown = {tag for _, tags in dev or [] for tag in tags} - set(labels)
-    if unknown:
+    if unknown := {tag for _, tags in dev for tag in tags}.difference(labels):
         raise UserError(
             "the test sentences have labels that the training sentences lack: "
             + ", ".join(sorted(unknown))
@@ -233,18 +226,17 @@ def train_tagger(
         trainer = _trainer(model, tokenizer, _encode(tokenizer, sentences, labels), config, tmp)
         trainer.train()
         losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
-        scores = {}
+        result = {"loss": losses, "scores": {}}
         if dev:
             logits, known, _ = trainer.predict(_encode(tokenizer, dev, labels))
-            scores = _score_labels(logits.argmax(-1), known, labels)
+            result["scores"] = _score_labels(logits.argmax(-1), known, labels)
         model.save_pretrained(tmp)
         tokenizer.save_pretrained(tmp)
-        result = {"loss": losses, "scores": scores}
-        made_from = {"base": str(base), "sentences": len(sentences), **asdict(config)}
+        made_from = {"sentences": len(sentences), **asdict(config)}
         write_json(tmp / "training.json", made_from | result)
     return result
 
-# %% ../../nbs/text/16_tagger_training.ipynb #018
+# %% ../../nbs/text/16_tagger_training.ipynb #017
 def write_conll(path, texts: list[str], spans: list[list[Span]], kind: str = ""):
     """Write texts and their spans as a CoNLL file; `kind` replaces the spans' labels.
 
@@ -261,7 +253,7 @@ def write_conll(path, texts: list[str], spans: list[list[Span]], kind: str = "")
         lines.append("\n")
     write_text(path, "".join(lines))
 
-# %% ../../nbs/text/16_tagger_training.ipynb #42f1d464
+# %% ../../nbs/text/16_tagger_training.ipynb #020
 @dataclass
 class _LinkedSentences:
     "Sentences of a dump that have a link."
@@ -273,8 +265,7 @@ class _LinkedSentences:
     def read(self) -> tuple[LinkTagger, list[str]]:
         "The links, and the sentences; raises `UserError` if there are none."
         path = require_path(fetch(self.corpus) if self.corpus in registry() else self.corpus)
-        inside = [f for f in sorted(path.rglob("*")) if SUFFIXES.get(f.suffix) == "mediawiki"]
-        dumps = [path] if path.is_file() else inside
+        dumps = [path] if path.is_file() else sorted(path.rglob("*.xml*"))
         if not dumps:
             raise UserError(
                 f"{self.corpus}: no MediaWiki dump in it; links are found in .xml and .xml.bz2 "
@@ -302,23 +293,20 @@ def agreement_command(argv):
     options = parse(argv, AgreementOptions(), prog="realm tag agreement")
     links, texts = options.read()
     gold = links.tag(texts)
+    taggers = {name: make_tagger(name) for name in options.taggers.split(",")}
+    found = {name: tagger.tag(texts) for name, tagger in progress(taggers.items(), desc="tag")}
     n_links = sum(map(len, gold))
     print(f"{len(texts):,} sentences of {options.corpus} with {n_links:,} linked names\n")
     print("| tagger | spans | precision | recall | F1 | bounds |\n|---|---|---|---|---|---|")
     row = "| {} | {spans:,} | {precision:.3f} | {recall:.3f} | {f1:.3f} | {bounds:.3f} |"
-    shown = []
-    for name in options.taggers.split(","):
-        tagger = make_tagger(name)
-        found = []
-        for i in chunks(len(texts), 512, desc=name):
-            found += tagger.tag(texts[i : i + 512])
-        print(row.format(Path(name).name, **agreement(gold, found)))
-        shown.append(f"\n{Path(name).name}:")
-        for kind, text, span in disagreements(texts, gold, found, options.examples):
-            shown.append(f"  {kind:10}  {span!r:30}  … {text} …")
-    print("\n".join(shown))
+    for name, spans in found.items():
+        print(row.format(Path(name).name, **agreement(gold, spans)))
+    for name, spans in found.items():
+        print(f"\n{Path(name).name}:")
+        for kind, text, span in disagreements(texts, gold, spans, options.examples):
+            print(f"  {kind:10}  {span!r:30}  … {text} …")
 
-# %% ../../nbs/text/16_tagger_training.ipynb #6b2fbc66
+# %% ../../nbs/text/16_tagger_training.ipynb #021
 @dataclass
 class ConllOptions(_LinkedSentences):
     "Write sentences of a dump, tagged, as a CoNLL file."
@@ -343,7 +331,6 @@ class TrainOptions:
 
     train: str = argument("a CoNLL-2003 file, or a `datasets` name")
     dev: str = setting("", "another one, to measure on")
-    base: str = setting("bert-tiny", "registered weights, a folder or a hub name")
     out: str = setting("", "folder of the trained tagger; has to be given")
 
 
@@ -355,10 +342,12 @@ def train_command(argv):
         raise UserError("no folder for the tagger; name one with --out")
     sentences = read_labelled(options.train)
     dev = read_labelled(options.dev, "validation") if options.dev else []
-    result = train_tagger(sentences, options.out, options.base, dev, **asdict(config))
+    result = train_tagger(sentences, options.out, config, dev)
     losses = result["loss"]
-    print(f"{len(sentences):,} sentences, {len(losses):,} steps:", end=" ")
-    print(f"loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+    print(
+        f"{len(sentences):,} sentences, {len(losses):,} steps: "
+        f"loss {losses[0]:.3f} -> {losses[-1]:.3f}"
+    )
     if dev:
         print(f"{options.dev}:", *(f"{name} {v:.3f} " for name, v in result["scores"].items()))
     print(f"use it as a tagger: --mask.tagger {options.out}")

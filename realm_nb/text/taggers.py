@@ -9,7 +9,6 @@ __all__ = ['DATE', 'YEAR', 'NUMBERED', 'DATES', 'CAPITAL', 'NAME', 'QUANTITY', '
 
 # %% ../../nbs/text/15_taggers.ipynb #002
 import re
-from bisect import bisect
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -80,7 +79,7 @@ def find_dates(text: str) -> list[Span]:
     for m in DATE.finditer(text):
         before = text[max(0, m.start() - 20) : m.start()]
         if not (YEAR.fullmatch(m[0]) and NUMBERED.search(before)):
-            dates.append(Span(m.start(), m.end(), "DATE"))
+            dates.append(Span(*m.span(), "DATE"))
     return dates
 
 # %% ../../nbs/text/15_taggers.ipynb #012
@@ -95,13 +94,14 @@ class Tagger(Protocol):
 
 def disjoint(spans: Iterable[Span]) -> list[Span]:
     "Longest first, drop what is empty or overlaps a longer span; then left to right."
-    kept: list[Span] = []
+    taken: set[int] = set()
+    kept = []
     for s in sorted(spans, key=lambda s: (s.start - s.end, s.start)):
-        i = bisect(kept, s)
-        near = kept[max(0, i - 1) : i + 1]
-        if s.start < s.end and all(k.end <= s.start or s.end <= k.start for k in near):
-            kept.insert(i, s)
-    return kept
+        characters = range(s.start, s.end)
+        if characters and taken.isdisjoint(characters):
+            taken.update(characters)
+            kept.append(s)
+    return sorted(kept)
 
 # %% ../../nbs/text/15_taggers.ipynb #015
 CAPITAL = "[" + "".join(c for c in map(chr, range(0x41, 0x530)) if c.isupper()) + "]"
@@ -150,8 +150,19 @@ class RuleTagger:
         return found
 
 # %% ../../nbs/text/15_taggers.ipynb #018
-NAMES = ["PERSON", "NORP", "FAC", "ORG", "GPE", "LOC"]
-NAMES += ["PRODUCT", "EVENT", "WORK_OF_ART", "LAW", "LANGUAGE"]
+NAMES = [
+    "PERSON",
+    "NORP",
+    "FAC",
+    "ORG",
+    "GPE",
+    "LOC",
+    "PRODUCT",
+    "EVENT",
+    "WORK_OF_ART",
+    "LAW",
+    "LANGUAGE",
+]
 LONGEST = 4000  # characters of a text that a model reads
 _TRIM = re.compile(r"\s*(?i:(?:the|an?) )?\s*(.*?)(?:['’]s?)?\s*", re.DOTALL)
 
@@ -165,11 +176,8 @@ def trim(text: str, span: Span) -> Span:
 
 def with_dates(texts: list[str], found: Iterable[list[Span]]) -> list[list[Span]]:
     "What a model `found` in each text, trimmed, and our dates."
-    both = []
-    for text, spans in zip(texts, found):
-        trimmed = [trim(text, s) for s in spans]
-        both.append(disjoint([*trimmed, *find_dates(text)]))
-    return both
+    rows = zip(texts, found)
+    return [disjoint([trim(t, s) for s in spans] + find_dates(t)) for t, spans in rows]
 
 
 class SpacyTagger:
@@ -186,9 +194,9 @@ class SpacyTagger:
                 f"cannot load the spaCy pipeline {path}: {first_line(e)}; "
                 "fetch one with: realm fetch spacy-sm"
             ) from None
-        self.path, meta = path, self.nlp.meta
+        self.path = path
         version = digest([sorted(NAMES), DATES])[:6]
-        self.name = f"spacy-{meta['name']}-{meta['version']}-{version}"
+        self.name = "spacy-{name}-{version}-".format(**self.nlp.meta) + version
 
     def __reduce__(self):
         return SpacyTagger, (self.path,)
@@ -196,7 +204,7 @@ class SpacyTagger:
     def tag(self, texts: list[str]) -> list[list[Span]]:
         "Names and dates of each text; names from its first `LONGEST` characters."
         found = []
-        for document in self.nlp.pipe((t[:LONGEST] for t in texts), batch_size=128):
+        for document in self.nlp.pipe([t[:LONGEST] for t in texts], batch_size=128):
             names = [e for e in document.ents if e.label_ in NAMES]
             found.append([Span(e.start_char, e.end_char, e.label_) for e in names])
         return with_dates(texts, found)
@@ -240,16 +248,16 @@ class BertTagger:
     if its labels are not O, B-PER, I-PER …"""
 
     def __init__(self, path):
-        self.path = str(path)
-        self.model = token_classifier(self.path).eval()
-        self.tokenizer = load_tokenizer(self.path)
+        self.path = path
+        self.model = token_classifier(path).eval()
+        self.tokenizer = load_tokenizer(path)
         self.labels = self.model.config.id2label
-        if len(self.labels) < 2 or "O" not in self.labels.values():
+        if "O" not in self.labels.values():
             raise UserError(
-                f"{path}: its labels are {', '.join(map(str, self.labels.values()))}; a tagger's "
+                f"{path}: its labels are {', '.join(self.labels.values())}; a tagger's "
                 "labels are O, B-PER, I-PER …: train one with: realm tag train"
             )
-        name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(self.path).name)
+        name = re.sub(r"[^A-Za-z0-9.]+", "-", Path(path).name)
         self.name = f"bert-{name}-{state_digest(self.model.state_dict())[:6]}-{DATES}"
 
     def __reduce__(self):
@@ -280,9 +288,9 @@ class BertTagger:
             found.update(zip(batch, self._tag_batch(batch)))
         return with_dates(texts, [found[text] for text in short])
 
-# %% ../../nbs/text/15_taggers.ipynb #026
+# %% ../../nbs/text/15_taggers.ipynb #027
 class LinkTagger:
-    """The links of the dump at `path`, for sentences of that dump; nothing for others.
+    """The links of the dump at `path`, for its `sentences` that have one; nothing for others.
 
     `names` keeps those that hold a capital or a digit."""
 
@@ -294,19 +302,15 @@ class LinkTagger:
                 spans = [Span(a, b, "LINK") for a, b in places if kept.search(sentence[a:b])]
                 if spans:
                     self.links[sentence] = spans
+        self.sentences = list(self.links)
         self.name = f"links-{'names-' * names}{sha256(path)[:6]}"
-
-    @property
-    def sentences(self) -> list[str]:
-        "The sentences that have a link."
-        return list(self.links)
 
     def tag(self, texts: list[str]) -> list[list[Span]]:
         "The links of each text."
         return [self.links.get(text, []) for text in texts]
 
-# %% ../../nbs/text/15_taggers.ipynb #029
-def make_tagger(name: str = "spacy") -> Tagger:
+# %% ../../nbs/text/15_taggers.ipynb #030
+def make_tagger(name) -> Tagger:
     """A tagger by name; raises `UserError` for an unknown one.
 
     `rule`, `spacy` (fetched on first use), `links:DUMP`, the folder of a spaCy pipeline or of a
