@@ -187,8 +187,9 @@ class Workspace:
             config = load_config(path, Config())
         except (OSError, ValueError, TypeError, KeyError):
             raise UserError(
-                f"{path} is not there or not readable, or of an earlier version; name a run's folder "
-                f"with --run, like runs/quick, or make one with: realm train --run {folder}"
+                f"{path} is not there, not readable, or of an earlier version; name a run's "
+                "folder with --run, like runs/quick, or make one with: "
+                f"python -m realm_nb.train --run {folder}"
             ) from None
         config.device, config.precision = device, precision
         return cls(config, Run(folder, quiet=True, writes=False))
