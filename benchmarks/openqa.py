@@ -85,7 +85,8 @@ def open_towers(options: Options, workspace: Workspace) -> Towers:
     from transformers import BertForMaskedLM
 
     bert = load_bert(str(workspace.base), 2, 0.0)[0]
-    return Towers(Embedder(bert.bert, 128, "mean"), Encoder(BertForMaskedLM(bert.config)))
+    reader = Encoder(BertForMaskedLM(bert.config))
+    return Towers(Embedder(bert.bert, 128, "mean"), reader, ModelConfig(pooling="mean"))
 
 
 @cli
