@@ -33,7 +33,14 @@ from realm_nb.qa.reader import draw_blocks, read_pairs, reader_loss
 from realm_nb.qa.retrievers import Bm25
 from realm_nb.qa.table1 import base_retriever, stage_towers
 from realm_nb.store import CorpusConfig
-from realm_nb.towers import Embedder, Encoder, Towers, load_bert, quiet_transformers
+from realm_nb.towers import (
+    Embedder,
+    Encoder,
+    ModelConfig,
+    Towers,
+    load_bert,
+    quiet_transformers,
+)
 from realm_nb.workspace import Config, Workspace
 
 

@@ -279,7 +279,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'realm_nb.evaluate.running_mean': ('evaluate.html#running_mean', 'realm_nb/evaluate.py'),
                                    'realm_nb.evaluate.showcase': ('evaluate.html#showcase', 'realm_nb/evaluate.py'),
                                    'realm_nb.evaluate.table': ('evaluate.html#table', 'realm_nb/evaluate.py'),
-                                   'realm_nb.evaluate.targets': ('evaluate.html#targets', 'realm_nb/evaluate.py'),
                                    'realm_nb.evaluate.write_report': ('evaluate.html#write_report', 'realm_nb/evaluate.py')},
             'realm_nb.ict': { 'realm_nb.ict.IctConfig': ('ict.html#ictconfig', 'realm_nb/ict.py'),
                               'realm_nb.ict.ict_batch': ('ict.html#ict_batch', 'realm_nb/ict.py'),

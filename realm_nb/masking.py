@@ -26,8 +26,8 @@ from .store import TokenStore
 # %% ../nbs/30_masking.ipynb #006
 @np.errstate(over="ignore")
 def splitmix64(x) -> np.ndarray:
-    """SplitMix64's finaliser: 64 bits in, 64 well-stirred bits out, uint64 of any shape (Steele et
-    al. 2014)."""
+    """SplitMix64's finaliser: 64 bits in, 64 well-stirred bits out, uint64 [...] (Steele et al.
+    2014)."""
     x = np.asarray(x, np.uint64)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -229,7 +229,7 @@ class Masker:
         return self.store.sentence_text(e.sentence)[starts[e.positions[0]] : ends[e.positions[-1]]]
 
     def widen(self, e: Example, share: float, g: np.random.Generator) -> Example:
-        """`e` with `share` of its other tokens masked as well: a denser lesson for the reading
+        """`e` with `share` of its other tokens [L] masked as well: a denser lesson for the reading
         warm-up."""
         where = np.union1d(e.positions, np.flatnonzero(g.random(len(e.x)) < share))
         whole, x = np.array(self.store.sentence(e.sentence)[: len(e.x)]), e.x.copy()

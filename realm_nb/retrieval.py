@@ -47,9 +47,6 @@ class Index(Protocol):
         `exclude[i]` lists ids that must not come back for query i."""
 
 
-
-
-
 def top_k_valid(scores: np.ndarray, ids: np.ndarray, k: int, exclude=None):
     """The first k of each row of `scores`, `ids` [B, n] that are there, not excluded and not
     repeated: float32 and int64 [B, k].
@@ -160,8 +157,9 @@ class FaissIndex:
         "Change search settings."
         import faiss
 
+        space = faiss.ParameterSpace()
         try:
-            faiss.ParameterSpace().set_index_parameters(self.index, options)  # type: ignore[arg-type]
+            space.set_index_parameters(self.index, options)  # type: ignore[arg-type]
         except RuntimeError:
             raise UserError(
                 f"the index does not know the options {options!r}; "
@@ -204,9 +202,6 @@ def document_sequences(store: TokenStore, blocks, stored=None) -> list:
             title, body = store.title_ids(store.document_of(b)), store.body(b)
         sequences.append(pair_sequence(title, body, store.special, store.max_block_len))
     return sequences
-
-
-
 
 
 @torch.inference_mode()
@@ -263,8 +258,8 @@ class StoredLayers:
     @classmethod
     @torch.no_grad()
     def build(cls, embedder: Embedder, store: TokenStore, folder, dtype=torch.float32):
-        """Compute the rows of all blocks, in the precision `dtype`, and write them to `folder`, in
-        one rename."""
+        """Compute the rows [L, H] of all blocks, in the precision `dtype`, and write them to
+        `folder`, in one rename."""
         device = next(embedder.parameters()).device
         sequences = document_sequences(store, [*range(len(store)), MISSING])
         offsets = np.cumsum([0, *map(len, sequences)])
@@ -288,8 +283,9 @@ STORED_GB = 2
 
 
 def stored_layers(embedder: Embedder, store: TokenStore, dtype=torch.float32):
-    """What the Embedder's frozen layers make of every block, kept beside the store and shared by
-    all Embedders that have them; None if it has none, or they would take more than `STORED_GB`."""
+    """What the Embedder's frozen layers make of every block, [L, H] each, kept beside the store and
+    shared by all Embedders that have them; None if it has none, or they would take more than
+    `STORED_GB`."""
     bert, frozen = embedder.bert, embedder.frozen
     size = len(store) * store.max_block_len * bert.config.hidden_size * 2
     if not frozen or size / 1e9 > STORED_GB:

@@ -23,7 +23,7 @@ from torch.nn.functional import log_softmax
 from torch.nn.utils.rnn import pad_sequence
 
 from .core.config import setting
-from .core.errors import UserError, first_line, nearest
+from .core.errors import UserError, damaged, first_line, nearest
 from .core.files import write_json
 from .text.tokenizer import SpecialTokens
 
@@ -130,9 +130,10 @@ def load_bert(path, layers: int = 0, dropout: float = 0.1):
         kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
         if kind != "bert":
             raise UserError(
-                f"{path} is a {kind} model; REALM's towers take a BERT, such as minilm-l6 or bert-base"
+                f"{path} is a {kind} model; "
+                "REALM's towers take a BERT, such as minilm-l6 or bert-base"
             )
-        model, info = BertForMaskedLM.from_pretrained(  # type: ignore[misc]
+        loaded: tuple = BertForMaskedLM.from_pretrained(  # type: ignore[assignment]
             path,
             attn_implementation="eager",
             output_loading_info=True,
@@ -142,6 +143,7 @@ def load_bert(path, layers: int = 0, dropout: float = 0.1):
         )
     except (OSError, ValueError) as e:
         raise UserError(f"cannot load weights from {path}: {first_line(e)}") from None
+    model, info = loaded
     has_head = not any("transform" in name for name in info["missing_keys"])
     return slice_layers(model.float(), layers), has_head
 
@@ -212,7 +214,12 @@ class Embedder(nn.Module):
     stay as they are."""
 
     def __init__(
-        self, bert, dim: int = 128, pooling: str = "cls", learned_null: bool = False, frozen: int = 0
+        self,
+        bert,
+        dim: int = 128,
+        pooling: str = "cls",
+        learned_null: bool = False,
+        frozen: int = 0,
     ):
         super().__init__()
         if pooling not in ("cls", "mean"):
@@ -402,15 +409,11 @@ class Towers(nn.Module):
     @classmethod
     def load(cls, folder, device="cpu") -> "Towers":
         "The towers of a checkpoint. Raises `UserError` if `folder` is none, or is damaged."
-        try:
+        remedy = "point to a folder like runs/NAME/checkpoints/pretrain/step_N"
+        with damaged(f"{folder}/towers.json", "the checkpoint", remedy):
             meta = json.loads((Path(folder) / "towers.json").read_text(encoding="utf-8"))
             meta["model"] = ModelConfig(**meta["model"])
             towers = random_towers(**meta)
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{folder} holds no readable towers.json; "
-                "point to a folder like runs/NAME/checkpoints/pretrain/step_N"
-            ) from None
         towers.load_weights(folder)
         return towers.to(device)
 

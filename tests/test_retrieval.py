@@ -272,7 +272,7 @@ def test_damaged_index_is_one_clear_line(tmp_path):
     whole = file.read_bytes()
     for damaged in (whole[:1000], b"{", b""):
         file.write_bytes(damaged)
-        with pytest.raises(UserError, match="the index .* is damaged .*; delete it and build"):
+        with pytest.raises(UserError, match=r"the index .* is damaged .*; delete it and build"):
             load_index(folder)
     with pytest.raises(UserError, match="nothing is damaged"):
         load_index(tmp_path / "nothing")
