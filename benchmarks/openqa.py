@@ -33,7 +33,14 @@ from realm_nb.qa.reader import draw_blocks, read_pairs, reader_loss
 from realm_nb.qa.retrievers import Bm25
 from realm_nb.qa.table1 import base_retriever, stage_towers
 from realm_nb.store import CorpusConfig
-from realm_nb.towers import Embedder, Encoder, Towers, load_bert, quiet_transformers
+from realm_nb.towers import (
+    Embedder,
+    Encoder,
+    ModelConfig,
+    Towers,
+    load_bert,
+    quiet_transformers,
+)
 from realm_nb.workspace import Config, Workspace
 
 
@@ -85,7 +92,8 @@ def open_towers(options: Options, workspace: Workspace) -> Towers:
     from transformers import BertForMaskedLM
 
     bert = load_bert(str(workspace.base), 2, 0.0)[0]
-    return Towers(Embedder(bert.bert, 128, "mean"), Encoder(BertForMaskedLM(bert.config)))
+    reader = Encoder(BertForMaskedLM(bert.config))
+    return Towers(Embedder(bert.bert, 128, "mean"), reader, ModelConfig(pooling="mean"))
 
 
 @cli

@@ -1,6 +1,6 @@
 """Recall, latency, memory and bytes a block of each search back end, over a real index and a synthetic one of any size.
 
-    python benchmarks/retrieval.py real WORK --store DIR --base DIR     # embed the blocks of a token store, then measure; --tokenizer DIR when the base is a run's checkpoint
+    python benchmarks/retrieval.py real WORK --store DIR --base DIR     # embed the blocks of a token store, then measure
     python benchmarks/retrieval.py synthetic WORK --n 13000000          # clustered random vectors in float16, made in chunks
     python benchmarks/retrieval.py table WORK                           # the results so far as markdown
 
@@ -17,12 +17,13 @@ import sys
 import time
 from pathlib import Path
 
+import faiss
 import numpy as np
 import torch
 
 from realm_nb.core.device import rng
 from realm_nb.core.files import write_json
-from realm_nb.retrieval import ExactIndex, FaissIndex, embed_store, load_index, recall, save_index
+from realm_nb.retrieval import MISSING, ExactIndex, FaissIndex, embed_store, load_index, save_index
 
 REAL = [
     "exact float32",
@@ -43,27 +44,26 @@ SYNTHETIC = [
 SLICE = ["HNSW32 efSearch=64"]
 
 
-def make_real(folder: Path, store, base, tokenizer, queries=256):
+def make_real(folder: Path, store, base, queries=256):
     "Embeddings of a real store by `base`'s Embedder, and of some of its sentences; each sentence's own block is excluded."
     from realm_nb.store import TokenStore
-    from realm_nb.text.tokenizer import load_tokenizer
-    from realm_nb.text.tokenizer import SpecialTokens
-    from realm_nb.towers import Towers, embed_all, query_sequence, towers_from_base
+    from realm_nb.towers import ModelConfig, Towers, embed_all, query_sequence, towers_from_base
 
-    store, special = TokenStore.open(store), SpecialTokens.of(load_tokenizer(tokenizer))
+    store = TokenStore.open(store)
     torch.manual_seed(0)
+    model = ModelConfig(layers=3, embedder_layers=2, pooling="mean", dropout=0.0)
     embedder = (
         Towers.load(base)
         if (Path(base) / "towers.json").exists()
-        else towers_from_base(base, 3, 2, 128, "mean", 0.0, True)
+        else towers_from_base(base, model)
     ).embedder.eval()
-    np.save(folder / "embeddings.npy", embed_store(embedder, store, special, store.max_block_len))
+    np.save(folder / "embeddings.npy", embed_store(embedder, store))
     sentences = rng(0, "queries").permutation(store.n_sentences)[:queries]
     with torch.no_grad():
         np.save(
             folder / "queries.npy",
             embed_all(
-                embedder, [query_sequence(store.sentence(s), special) for s in sentences]
+                embedder, [query_sequence(store.sentence(s), store.special) for s in sentences]
             ).numpy(),
         )
     np.save(folder / "own.npy", store.block_of(sentences))
@@ -113,19 +113,34 @@ def build(name: str, embeddings, folder: Path):
     "Build and save; seconds."
     t = time.perf_counter()
     kind, _, options = name.partition(" ")
-    save_index(
-        ExactIndex(embeddings, dtype=getattr(torch, options))
-        if kind == "exact"
-        else FaissIndex(embeddings, kind),
-        folder,
-    )
+    if kind == "exact":
+        save_index(ExactIndex(embeddings, dtype=getattr(torch, options)), folder)
+    else:
+        index = FaissIndex(embeddings, kind)
+        folder.mkdir()
+        faiss.write_index(index.index, str(folder / "index.faiss"))
     return time.perf_counter() - t
+
+
+def open_index(name: str, folder: Path):
+    "The index that `build` left in `folder`, memory-mapped, with its search settings."
+    kind, _, options = name.partition(" ")
+    if kind == "exact":
+        return load_index(folder)
+    index = FaissIndex.__new__(FaissIndex)
+    index.index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
+    index.set(options)
+    return index
+
+
+def recall(ids: np.ndarray, exact: np.ndarray) -> float:
+    "Share of the `exact` ids [B, k] that are among `ids` [B, k], missing ones left out."
+    found = (exact[:, :, None] == ids[:, None, :]).any(2)
+    return float(found[exact != MISSING].mean())
 
 
 def measure(name: str, data: Path, n: int) -> dict:
     "All figures of one back end over the first n embeddings in `data`."
-    import faiss
-
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
     faiss.omp_set_num_threads(torch.get_num_threads())
     embeddings, queries, own = (
@@ -136,10 +151,8 @@ def measure(name: str, data: Path, n: int) -> dict:
     kind, _, options = name.partition(" ")
     folder = data / "index"
     seconds = build(name, embeddings, folder)
-    size = sum(p.stat().st_size for p in folder.iterdir() if p.name != "index.json")
-    index = load_index(folder)
-    if kind != "exact" and options:
-        index.set(options)
+    size = sum(p.stat().st_size for p in folder.iterdir())
+    index = open_index(name, folder)
     index.search(queries[:1], 8, own[:1])  # the first reads the file
     ones, batch = [], []
     for i in range(5):
@@ -216,7 +229,6 @@ def main(argv=None):
     p.add_argument("work", type=Path)
     p.add_argument("--store")
     p.add_argument("--base", help="weights, or a checkpoint of a run")
-    p.add_argument("--tokenizer", help="where the vocabulary is, if not with the base")
     p.add_argument("--n", type=int, default=13_000_000)
     p.add_argument("--name")
     p.add_argument("--slice", type=int, default=50_000)
@@ -235,9 +247,7 @@ def main(argv=None):
     if not (data / "own.npy").exists():
         data.mkdir(parents=True, exist_ok=True)
         t = time.perf_counter()
-        make_real(
-            data, a.store, a.base, a.tokenizer or a.base
-        ) if a.what == "real" else make_synthetic(data, a.n)
+        make_real(data, a.store, a.base) if a.what == "real" else make_synthetic(data, a.n)
         print(f"made in {time.perf_counter() - t:.0f} s", flush=True)
     results = (
         json.loads((data / "results.json").read_text()) if (data / "results.json").exists() else []

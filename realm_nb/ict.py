@@ -106,18 +106,17 @@ def ict_recall(
     max_query_len: int = 96,
     ks=(1, 5),
 ) -> dict[str, float]:
-    """Share of `blocks` int [n] found in the first k of `ks` by a sentence of theirs that was removed
-    from them.
+    """Share of `blocks` int [n] found in the first k of `ks` by a sentence of theirs that was
+    removed from them.
 
     They are sought among all blocks, whose vectors are `among` [N, D]."""
     queries, documents = ict_batch(store, blocks, 2**31 - 1, 0, 1.0, max_query_len)
     q = embed_all(query_embedder or embedder, queries).float()
     own = (q * embed_all(embedder, documents).float()).sum(1, keepdim=True)
-    rows, column = torch.as_tensor(among), np.asarray(blocks)
-    rank = torch.zeros(len(blocks), dtype=torch.long, device=q.device)
-    for lo in range(0, len(rows), CHUNK):
-        scores = q @ rows[lo : lo + CHUNK].to(q.device, torch.float32).T
-        here = np.flatnonzero((column >= lo) & (column < lo + CHUNK))
-        scores[here, column[here] - lo] = -torch.inf
-        rank += (scores >= own).sum(1)
+    place = torch.as_tensor(blocks, device=q.device).unsqueeze(1)
+    ids = torch.arange(len(among), device=q.device)
+    rank = torch.zeros(len(blocks), device=q.device)
+    for here, rows in zip(ids.split(CHUNK), torch.as_tensor(among).split(CHUNK)):
+        scores = q @ rows.to(q.device, torch.float32).T
+        rank += ((scores >= own) & (here != place)).sum(1)
     return {f"recall@{k}": (rank < k).float().mean().item() for k in ks}

@@ -47,8 +47,8 @@ def realm_loss(
     marginal: str = "token",
     masks=None,
 ) -> torch.Tensor:
-    """Negative log marginal likelihood divided by `masks`, by default their number in the batch; 0
-    when there is none."""
+    """Negative log marginal likelihood of log p(z|x) [B, K] and log p(y|z,x) [B, K, M], divided by
+    `masks`, by default their number in the batch; 0 when there is none."""
     if marginal not in MARGINALS:
         raise UserError(f"unknown marginal {marginal!r}{nearest(marginal, MARGINALS)}")
     form = token_marginal if marginal == "token" else sequence_marginal
@@ -98,7 +98,7 @@ class Inspection(NamedTuple):
 
 @torch.no_grad()
 def inspection(log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tensor) -> Inspection:
-    "What the marginal knows about each candidate."
+    "What the marginal knows about each candidate, from log p(z|x) [B, K] and p(y|z,x) [B, K, M]."
     log_p_y = sequence_log_p(log_p_y_z, real)
     return Inspection(
         log_p_z.exp(),

@@ -6,7 +6,7 @@
 __all__ = ['Policy', 'POLICIES', 'MOST', 'SPAN_LENGTHS', 'splitmix64', 'hash_bits', 'randint', 'hash_key', 'MaskConfig',
            'budgets', 'concat_ranges', 'sample_positions', 'mask_positions', 'normal', 'Copies', 'Example',
            'draw_spans', 'excluded_blocks', 'Masker', 'held_out_blocks', 'split_sentences', 'shuffled', 'nth_ids',
-           'batch_ids', 'Walk']
+           'batch_ids']
 
 # %% ../nbs/30_masking.ipynb #002
 import hashlib
@@ -24,23 +24,23 @@ from .spans import SpanTable
 from .store import TokenStore
 
 # %% ../nbs/30_masking.ipynb #006
+@np.errstate(over="ignore")
 def splitmix64(x) -> np.ndarray:
-    """SplitMix64's finaliser: 64 bits in, 64 well-stirred bits out, uint64 of any shape (Steele et
-    al. 2014)."""
+    """SplitMix64's finaliser: 64 bits in, 64 well-stirred bits out, uint64 [...] (Steele et al.
+    2014)."""
     x = np.asarray(x, np.uint64)
-    with np.errstate(over="ignore"):
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
+@np.errstate(over="ignore")
 def hash_bits(*numbers) -> np.ndarray:
     """64 random bits, uint64 [...], determined by non-negative whole `numbers` (arrays broadcast),
     in order."""
     h = np.zeros((), np.uint64)
-    with np.errstate(over="ignore"):
-        for n in numbers:
-            h = splitmix64((h ^ np.asarray(n, np.uint64)) + np.uint64(0x9E3779B97F4A7C15))
+    for n in numbers:
+        h = splitmix64((h ^ np.asarray(n, np.uint64)) + np.uint64(0x9E3779B97F4A7C15))
     return h
 
 
@@ -74,13 +74,13 @@ class MaskConfig:
     processes: int = setting(1, "tagger processes", low=1)
 
 
-def budgets(policy: str, h: np.ndarray, n: np.ndarray, share: float = 0.15) -> np.ndarray:
+def budgets(policy: str, h: np.ndarray, n: np.ndarray) -> np.ndarray:
     """How many of `n` int [B] tokens the random policies hide of their own accord, by random bits
     `h` [B]: int64 [B]."""
     if policy == "span":
         drawn = (h >> np.uint64(11)) * 2.0**-53
         return np.minimum(1 + np.searchsorted(SPAN_LENGTHS, drawn, "right"), n)
-    return np.clip(np.rint(share * n).astype(np.int64), 1, np.minimum(MOST, n))
+    return np.clip(np.rint(0.15 * n).astype(np.int64), 1, np.minimum(MOST, n))
 
 
 def concat_ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -92,14 +92,10 @@ def concat_ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
 def sample_positions(h: np.ndarray, n: np.ndarray, count: np.ndarray) -> np.ndarray:
     """`count[i]` of `n[i]` places, sorted, for each i of int [B], in one array int64 [sum]: those
     whose random bits `h` [B, max n] are the smallest."""
-    width, low = h.shape[1], np.uint64(0xFFFF)
-    place = np.arange(width, dtype=np.uint64)
-    # The place rides in the low bits: no ties, and a plain sort.
-    ranked = np.where(place < n[:, None], (h >> np.uint64(1) & ~low) | place, ~np.uint64(0))
-    chosen = (np.sort(ranked, axis=1)[:, : count.max(initial=0)] & low).astype(np.int64)
-    wanted = np.arange(chosen.shape[1]) < count[:, None]
-    chosen = np.sort(np.where(wanted, chosen, width), axis=1)
-    return chosen[chosen < width]
+    there = np.arange(h.shape[1]) < n[:, None]
+    bits = np.where(there, h >> np.uint64(17), ~np.uint64(0))
+    rank = np.argsort(np.argsort(bits, axis=1, kind="stable"), axis=1)
+    return np.nonzero(rank < count[:, None])[1]
 
 
 def mask_positions(
@@ -132,12 +128,11 @@ class Copies:
         self.order = np.argsort(self.hashes, kind="stable")
         ranked = self.hashes[self.order]
         self.first = np.searchsorted(ranked, self.hashes, "left")
-        self.count = np.searchsorted(ranked, self.hashes, "right") - self.first
+        self.last = np.searchsorted(ranked, self.hashes, "right")
 
-    def of(self, sentence: int, most: int = 64) -> np.ndarray:
-        "Ids int64 [n] of up to `most` sentences with the same words, itself among them."
-        first = self.first[sentence]
-        return self.order[first : first + min(most, self.count[sentence])]
+    def of(self, sentence: int) -> np.ndarray:
+        "Ids int64 [n] of up to 64 sentences with the same words, itself among them."
+        return self.order[self.first[sentence] : self.last[sentence]][:64]
 
 # %% ../nbs/30_masking.ipynb #015
 @dataclass(frozen=True)
@@ -199,13 +194,12 @@ class Masker:
             raise UserError(f"unknown masking policy {policy!r}{nearest(policy, POLICIES)}")
         self.store, self.spans, self.policy, self.copies = store, spans, policy, copies
         self.max_query_len, self.same_budget = max_query_len, same_budget
-        self.seed, self.key = seed, hash_key(seed, "mask")
+        self.key = hash_key(seed, "mask")
         self.sentences = np.unique(spans.sentence)  # sentences that have a span
 
     def batch(self, ids, draws=0) -> list[Example]:
         "The examples of sentences `ids` int [B] (each has a span) on their visits `draws` int [B]."
-        ids = np.asarray(ids, np.int64).reshape(-1)
-        ids, draws = np.broadcast_arrays(ids, np.asarray(draws, np.int64))
+        ids, draws = np.broadcast_arrays(np.asarray(ids, np.int64), np.asarray(draws, np.int64))
 
         def chance(lane, *more):
             where = (ids[:, None], draws[:, None]) if more else (ids, draws)
@@ -235,7 +229,7 @@ class Masker:
         return self.store.sentence_text(e.sentence)[starts[e.positions[0]] : ends[e.positions[-1]]]
 
     def widen(self, e: Example, share: float, g: np.random.Generator) -> Example:
-        """`e` with `share` of its other tokens masked as well: a denser lesson for the reading
+        """`e` with `share` of its other tokens [L] masked as well: a denser lesson for the reading
         warm-up."""
         where = np.union1d(e.positions, np.flatnonzero(g.random(len(e.x)) < share))
         whole, x = np.array(self.store.sentence(e.sentence)[: len(e.x)]), e.x.copy()
@@ -283,21 +277,3 @@ def batch_ids(ids: np.ndarray, step: int, size: int, seed: int, name: str) -> li
     "The (id, epoch) pairs of batch `step` of the walk `name` through `ids` int [n]."
     visited, epoch = nth_ids(np.asarray(ids), np.arange(step * size, (step + 1) * size), seed, name)
     return list(zip(visited.tolist(), epoch.tolist()))
-
-# %% ../nbs/30_masking.ipynb #029
-class Walk:
-    """Example number i of the endless walk, for `torch.utils.data.DataLoader`:
-    `DataLoader(walk, batch_size, sampler=range(start, stop), collate_fn=list)`."""
-
-    def __init__(self, masker: Masker, ids, seed: int = 0, name: str = "pretrain", length: int = 0):
-        self.masker, self.ids, self.seed, self.name = masker, np.asarray(ids), seed, name
-        self.length = length or len(ids)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, i: int) -> Example:
-        return self.__getitems__([i])[0]
-
-    def __getitems__(self, i: list[int]) -> list[Example]:
-        return self.masker.batch(*nth_ids(self.ids, np.asarray(i), self.seed, self.name))

@@ -6,24 +6,24 @@
 __all__ = ['NULL', 'Sequence', 'query_sequence', 'pair_sequence', 'Batch', 'pad', 'length_groups', 'ModelConfig',
            'quiet_transformers', 'load_bert', 'slice_layers', 'HiddenBatch', 'pad_hidden', 'run_layers',
            'frozen_forward', 'last_hidden', 'Embedder', 'evaluating', 'embed_all', 'Pointer', 'Encoder', 'fresh_head',
-           'Towers', 'build_towers', 'towers_from_base', 'tiny_towers']
+           'Towers', 'build_towers', 'random_towers', 'towers_from_base', 'tiny_towers']
 
 # %% ../nbs/40_towers.ipynb #002
 import contextlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_model, save_file
 from torch import nn
 from torch.nn.functional import log_softmax
 from torch.nn.utils.rnn import pad_sequence
 
 from .core.config import setting
-from .core.errors import UserError, first_line, nearest
+from .core.errors import UserError, damaged, first_line, nearest
 from .core.files import write_json
 from .text.tokenizer import SpecialTokens
 
@@ -127,11 +127,11 @@ def load_bert(path, layers: int = 0, dropout: float = 0.1):
 
     quiet_transformers()
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        if config.model_type != "bert":
-            kind = config.model_type
+        kind = AutoConfig.from_pretrained(path, trust_remote_code=False).model_type
+        if kind != "bert":
             raise UserError(
-                f"{path} is a {kind} model; REALM's towers take a BERT, such as minilm-l6 or bert-base"
+                f"{path} is a {kind} model; "
+                "REALM's towers take a BERT, such as minilm-l6 or bert-base"
             )
         loaded: tuple = BertForMaskedLM.from_pretrained(  # type: ignore[assignment]
             path,
@@ -197,12 +197,12 @@ def frozen_forward(bert, batch: Batch, frozen: int) -> HiddenBatch:
 def last_hidden(bert, batch: Batch | HiddenBatch, frozen: int = 0) -> torch.Tensor:
     """The last layer of `bert` [n, L, H]; its first `frozen` layers take no gradient, and a
     `HiddenBatch` is behind them already."""
-    if isinstance(batch, Batch) and not frozen:
-        return bert(
-            input_ids=batch.ids, attention_mask=batch.mask, token_type_ids=batch.segments
-        ).last_hidden_state
-    behind = frozen_forward(bert, batch, frozen) if isinstance(batch, Batch) else batch
-    return run_layers(bert.encoder.layer[frozen:], behind.hidden, behind.mask)
+    if isinstance(batch, Batch):
+        if not frozen:
+            ids, segments, mask = batch
+            return bert(ids, attention_mask=mask, token_type_ids=segments).last_hidden_state
+        batch = frozen_forward(bert, batch, frozen)
+    return run_layers(bert.encoder.layer[frozen:], *batch)
 
 # %% ../nbs/40_towers.ipynb #017
 class Embedder(nn.Module):
@@ -271,16 +271,14 @@ class Embedder(nn.Module):
 
 # %% ../nbs/40_towers.ipynb #022
 @contextlib.contextmanager
-def evaluating(*modules: nn.Module):
-    "Let `modules` work as in evaluation, without dropout, and leave them as they were."
-    were = [module.training for module in modules]
-    for module in modules:
-        module.eval()
+def evaluating(module: nn.Module):
+    "Let `module` work as in evaluation, without dropout, and leave it as it was."
+    was = module.training
+    module.eval()
     try:
         yield
     finally:
-        for module, was in zip(modules, were):
-            module.train(was)
+        module.train(was)
 
 
 def embed_all(embed, sequences, max_tokens: int = 4096, device=None) -> torch.Tensor:
@@ -299,10 +297,10 @@ def embed_all(embed, sequences, max_tokens: int = 4096, device=None) -> torch.Te
 class Pointer(nn.Module):
     "Mixes the vocabulary's distribution with one that copies tokens of the evidence (segment 1)."
 
-    def __init__(self, hidden_size: int, dim: int = 128):
+    def __init__(self, hidden_size: int):
         super().__init__()
-        self.query = nn.Linear(hidden_size, dim)
-        self.key = nn.Linear(hidden_size, dim, bias=False)
+        self.query = nn.Linear(hidden_size, 128)
+        self.key = nn.Linear(hidden_size, 128, bias=False)
         self.gate = nn.Linear(hidden_size, 1)
         nn.init.normal_(self.query.weight, std=hidden_size**-0.5)
         # At first, a mask points to the token whose vector is most like its own.
@@ -369,13 +367,13 @@ class Towers(nn.Module):
         self,
         embedder: Embedder,
         encoder: Encoder,
+        model: ModelConfig,
         has_head: bool = True,
         own: Embedder | None = None,
-        scaled: bool = False,
     ):
         super().__init__()
         self.embedder, self.encoder, self.own = embedder, encoder, own
-        self.has_head, self.scaled = has_head, scaled
+        self.model, self.has_head = model, has_head
 
     @property
     def query_embedder(self) -> Embedder:
@@ -390,24 +388,7 @@ class Towers(nn.Module):
     @property
     def scale(self) -> float:
         "What inner products are multiplied with to give f(x,z)."
-        return self.embedder.dense.out_features**-0.5 if self.scaled else 1.0
-
-    def describe(self) -> dict:
-        "What it takes, besides weights, to build the same towers."
-        return {
-            "encoder": self.encoder.model.config.to_dict(),
-            "embedder": self.embedder.bert.config.to_dict(),
-            "has_head": self.has_head,
-            "model": {
-                "dim": self.embedder.dense.out_features,
-                "pooling": self.embedder.pooling,
-                "frozen_layers": self.embedder.frozen,
-                "learned_null": self.embedder.null is not None,
-                "pointer": self.encoder.pointer is not None,
-                "shared": self.own is None,
-                "scaled": self.scaled,
-            },
-        }
+        return self.model.dim**-0.5 if self.model.scaled else 1.0
 
     def save(self, folder):
         "Write `towers.safetensors` and `towers.json` into an existing `folder`."
@@ -417,20 +398,22 @@ class Towers(nn.Module):
             if "predictions.decoder." not in name
         }
         save_file(state, Path(folder) / "towers.safetensors")
-        write_json(Path(folder) / "towers.json", self.describe())
+        settings = {
+            "encoder": self.encoder.model.config.to_dict(),
+            "embedder": self.embedder.bert.config.to_dict(),
+            "has_head": self.has_head,
+            "model": {**asdict(self.model), "shared": self.own is None},
+        }
+        write_json(Path(folder) / "towers.json", settings)
 
     @classmethod
     def load(cls, folder, device="cpu") -> "Towers":
         "The towers of a checkpoint. Raises `UserError` if `folder` is none, or is damaged."
-        try:
+        remedy = "point to a folder like runs/NAME/checkpoints/pretrain/step_N"
+        with damaged(f"{folder}/towers.json", "the checkpoint", remedy):
             meta = json.loads((Path(folder) / "towers.json").read_text(encoding="utf-8"))
-            model = ModelConfig(**meta["model"])
-            towers = build_towers(meta["encoder"], meta["embedder"], model, meta["has_head"])
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{folder} holds no readable towers.json; "
-                "point to a folder like runs/NAME/checkpoints/pretrain/step_N"
-            ) from None
+            meta["model"] = ModelConfig(**meta["model"])
+            towers = random_towers(**meta)
         towers.load_weights(folder)
         return towers.to(device)
 
@@ -440,49 +423,57 @@ class Towers(nn.Module):
         Raises `UserError` if they are damaged or do not fit."""
         path = Path(folder) / "towers.safetensors"
         try:
-            missing, unexpected = self.load_state_dict(load_file(path), strict=False)
+            missing, unexpected = load_model(self, path, strict=False)
         except Exception as e:
             raise UserError(
-                f"{path} is missing or damaged ({e}); delete that checkpoint folder and run again"
+                f"{path} is missing or damaged ({first_line(e)}); "
+                "delete that checkpoint folder and run again"
             ) from None
-        missing = [name for name in missing if "predictions.decoder." not in name]
         if missing or unexpected:
             raise UserError(
                 f"{path} does not fit these towers: "
-                f"missing {missing[:3]}, unexpected {unexpected[:3]}"
+                f"missing {sorted(missing)[:3]}, unexpected {unexpected[:3]}"
             )
 
 
-def build_towers(encoder: dict, embedder: dict, model: ModelConfig, has_head: bool) -> Towers:
+def build_towers(make_body, make_reader, model: ModelConfig, has_head: bool) -> Towers:
+    """Towers with a BERT that `make_body()` returns in each Embedder, and a `BertForMaskedLM` that
+    `make_reader()` returns in the Encoder.
+
+    Unless `model.shared`, queries have a second Embedder."""
+
+    def embed(learned_null: bool) -> Embedder:
+        return Embedder(make_body(), model.dim, model.pooling, learned_null, model.frozen_layers)
+
+    documents, reader, own = embed(model.learned_null), make_reader(), None
+    if not model.shared:  # one linear map at first, so that queries and documents are comparable
+        own = embed(False)
+        own.dense.load_state_dict(documents.dense.state_dict())
+    return Towers(documents, Encoder(reader, model.pointer), model, has_head, own)
+
+
+def random_towers(encoder: dict, embedder: dict, model: ModelConfig, has_head: bool) -> Towers:
     "Towers with random weights, from the settings of two BERTs and of `model`."
     from transformers import BertConfig, BertForMaskedLM, BertModel
 
-    def embed(learned_null: bool) -> Embedder:
-        config = BertConfig(**{**embedder, "attn_implementation": "eager"})
-        bert = BertModel(config, add_pooling_layer=False)
-        return Embedder(bert, model.dim, model.pooling, learned_null, model.frozen_layers)
+    def settings(bert: dict) -> BertConfig:
+        return BertConfig(**{**bert, "attn_implementation": "eager"})
 
-    documents = embed(model.learned_null)
-    reader = BertForMaskedLM(BertConfig(**{**encoder, "attn_implementation": "eager"}))
-    own = None if model.shared else embed(False)
-    return Towers(documents, Encoder(reader, model.pointer), has_head, own, model.scaled)
+    def body() -> BertModel:
+        return BertModel(settings(embedder), add_pooling_layer=False)
+
+    return build_towers(body, lambda: BertForMaskedLM(settings(encoder)), model, has_head)
 
 # %% ../nbs/40_towers.ipynb #034
 def towers_from_base(path, model: ModelConfig) -> Towers:
-    """Embedder and Encoder from one base, a folder or hub name, each with a copy of its own.
-
-    Unless `model.shared`, queries have a second Embedder."""
+    "Embedder and Encoder from one base, a folder or hub name, each with a copy of its own."
     bert, has_head = load_bert(path, model.layers, model.dropout)
+    reader = bert if has_head else fresh_head(bert)
 
-    def embed(learned_null: bool) -> Embedder:
-        body = load_bert(path, model.embedder_layers, model.dropout)[0].bert
-        return Embedder(body, model.dim, model.pooling, learned_null, model.frozen_layers)
+    def body():
+        return load_bert(path, model.embedder_layers, model.dropout)[0].bert
 
-    embedder, own = embed(model.learned_null), None if model.shared else embed(False)
-    if own:  # one linear map at first, so that queries and documents start out comparable
-        own.dense.load_state_dict(embedder.dense.state_dict())
-    encoder = Encoder(bert if has_head else fresh_head(bert), model.pointer)
-    return Towers(embedder, encoder, has_head, own, model.scaled)
+    return build_towers(body, lambda: reader, model, has_head)
 
 
 def tiny_towers(
@@ -499,4 +490,4 @@ def tiny_towers(
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     }
-    return build_towers(bert, bert, ModelConfig(**{"dim": 32, **model}), has_head=False)
+    return random_towers(bert, bert, ModelConfig(**{"dim": 32, **model}), has_head=False)
