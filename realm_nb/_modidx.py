@@ -190,8 +190,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                  'realm_nb/core/distributed.py'),
                                            'realm_nb.core.distributed.gather_objects': ( 'core/distributed.html#gather_objects',
                                                                                          'realm_nb/core/distributed.py'),
-                                           'realm_nb.core.distributed.gather_sizes': ( 'core/distributed.html#gather_sizes',
-                                                                                       'realm_nb/core/distributed.py'),
                                            'realm_nb.core.distributed.gather_to_rank0': ( 'core/distributed.html#gather_to_rank0',
                                                                                           'realm_nb/core/distributed.py'),
                                            'realm_nb.core.distributed.local_rank': ( 'core/distributed.html#local_rank',

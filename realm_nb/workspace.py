@@ -352,7 +352,7 @@ class Workspace:
             return ExactIndex(rows)
         realm = self.realm(state)
         name = digest([module_digest(realm.towers.embedders), self.store.meta])
-        folder = cache_home() / "explored" / f"index-{name}"
+        folder = cache_home() / "explored" / f"vectors-{name}"
         if not folder.exists():
             save_index(ExactIndex(realm.build_index(bar=False)), folder)
         return load_index(folder)

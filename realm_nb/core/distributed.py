@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['rank', 'world_size', 'local_rank', 'start', 'stop', 'shard_range', 'local_shard', 'barrier', 'broadcast_from_rank0',
-           'gather_objects', 'check_same_on_all_ranks', 'rank0_first', 'gather_sizes', 'Gather', 'gather',
-           'gather_to_rank0', 'mean_over_processes', 'mean_metrics', 'broadcast_weights', 'average_gradients']
+           'gather_objects', 'check_same_on_all_ranks', 'rank0_first', 'Gather', 'gather', 'gather_to_rank0',
+           'mean_over_processes', 'mean_metrics', 'broadcast_weights', 'average_gradients']
 
 # %% ../../nbs/core/07_distributed.ipynb #002
 import contextlib
@@ -119,11 +119,6 @@ def rank0_first() -> Iterator[None]:
         barrier()
 
 # %% ../../nbs/core/07_distributed.ipynb #015
-def gather_sizes(n: int, device="cpu") -> list[int]:
-    "Every process's `n`, by rank."
-    return gather_objects(n)
-
-
 class Gather(torch.autograd.Function):
     "All processes' rows; backwards, each row's gradient summed over the processes."
 

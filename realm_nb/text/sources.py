@@ -450,7 +450,7 @@ class FetchOptions:
     """Fetch sources by name and print their folders. `realm fetch list` shows a table of all of
     them, `realm fetch show NAME` what is known of one."""
 
-    names: list[str] = argument("NAME…, or list, or show NAME", [])  # noqa: RUF009
+    names: list[str] = argument("NAME…, or list, or show NAME", [])
     cache: str = setting("", "folder of the files, not $REALM_NB_HOME or ~/.cache/realm_nb")
     channel: Literal["auto", "package", "hub"] = setting("auto", "where to fetch from")
 
