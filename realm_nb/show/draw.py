@@ -10,6 +10,7 @@ import base64
 import json
 import re
 from collections import Counter
+from itertools import accumulate
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -41,13 +42,12 @@ def _mark_words(text: str, words: str) -> Markup:
 # %% ../../nbs/show/96_draw.ipynb #c71adba9
 def _put_null_last(documents: list[dict]) -> list[dict]:
     "The documents of a result as shown, ∅ last, each with a `name` and a colour class, `hue`."
-    found = [d for d in documents if d["block"] >= 0]
-    shown = [
-        {**d, "name": f"{i}. {d['title']}", "hue": f"c{(i - 1) % 8 + 1}"}
-        for i, d in enumerate(found, 1)
-    ]
-    null = [{**d, "name": "∅", "hue": "null"} for d in documents if d["block"] < 0]
-    return shown + null
+    shown = []
+    for i, d in enumerate(sorted(documents, key=lambda d: d["block"] < 0), 1):
+        null = d["block"] < 0
+        name, hue = ("∅", "null") if null else (f"{i}. {d['title']}", f"c{(i - 1) % 8 + 1}")
+        shown.append({**d, "name": name, "hue": hue})
+    return shown
 
 
 def _json_link(value: dict) -> str:
@@ -88,19 +88,16 @@ def rank_chart(found: dict, chosen: int = -1) -> Markup:
     def y(rank: int) -> float:
         return round(46 + depth * float(np.log(max(rank, 1)) / np.log(worst)), 1)
 
-    label_y, shown = 0.0, []
-    for d in lines:
-        label_y = max(y(d["ranks"][-1]), label_y + 15)
-        points = list(zip(x, map(y, d["ranks"]), d["ranks"], labels))
-        shown.append({**d, "points": points, "label_y": label_y})
+    ends = [y(d["ranks"][-1]) for d in lines]
+    label_ys = list(accumulate(ends, lambda above, end: max(end, above + 15)))
     return render(
         "ranks.html",
-        lines=shown,
+        lines=list(zip(lines, label_ys)),
         columns=list(zip(x, labels)),
-        chosen=x[chosen],
-        right=x[-1],
-        ticks=[(t, y(t)) for t in (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000) if t <= worst],
-        height=int(max(depth + 70, label_y + 16)),
+        chosen=chosen,
+        worst=worst,
+        y=y,
+        height=int(max(depth + 70, label_ys[-1] + 16)),
     )
 
 # %% ../../nbs/show/96_draw.ipynb #021
@@ -121,18 +118,13 @@ def map_svg(found: dict, candidates: list[dict]) -> Markup:
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
     inside = np.clip((points - low) / np.maximum(high - low, 1e-9), 0, 1)
     where = (inside * (700, -400) + (30, 430)).round(1)
-    hues = {title: f"c{i % 8 + 1}" for i, title in enumerate(sorted(set(titles)))}
-    places = dict(zip(found["blocks"], where.tolist()))
     return render(
         "map.html",
-        dots=[(x, y, hues[title], title) for (x, y), title in zip(where.tolist(), titles)],
+        titles=titles,
+        hues={title: i % 8 + 1 for i, title in enumerate(sorted(set(titles)))},
+        places=dict(zip(found["blocks"], where.tolist())),
         labels=_map_labels(titles, where),
-        rings=[
-            (*places[d["block"]], i, d["title"])
-            for i, d in enumerate(candidates, 1)
-            if d["block"] in places
-        ],
-        n_documents=len(hues),
+        candidates=candidates,
     )
 
 # %% ../../nbs/show/96_draw.ipynb #022
@@ -141,29 +133,20 @@ def _curve(key: str, steps: list[int], values: list[float]) -> dict:
     low, high = min(values), max(values)
     x = np.interp(steps, [steps[0], max(steps[-1], steps[0] + 1)], [54, 238])
 
-    def polyline(curve) -> str:
+    def polyline(curve):
         y = 122 - 92 * (np.asarray(curve) - low) / (high - low or 1)
         return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y))
 
-    return {
-        "label": LABELS[key],
-        "first": steps[0],
-        "last": steps[-1],
-        "start": values[0],
-        "end": values[-1],
-        "low": low,
-        "high": high,
-        "points": polyline(values),
-        "mean": polyline(running_mean(values)),
-    }
+    drawn = {"points": polyline(values), "mean": polyline(running_mean(values))}
+    return {"label": LABELS[key], "steps": steps, "values": values, **drawn}
 
 
 def curves_page(metrics: dict) -> Markup:
     "A result of `curves`: a row of curves for each stage."
-    stages = []
-    for name, lines in metrics.items():
-        shown = [_curve(key, *lines[key]) for key in LABELS if key in lines]
-        stages.append({"name": name, "step": shown[0]["last"] if shown else 0, "curves": shown})
+    stages = {
+        name: [_curve(key, *lines[key]) for key in LABELS if key in lines]
+        for name, lines in metrics.items()
+    }
     return render("curves.html", stages=stages)
 
 # %% ../../nbs/show/96_draw.ipynb #024
@@ -180,10 +163,11 @@ def word_buttons(text: str, hidden: str, spans: list[tuple[int, int]]) -> Markup
     if hidden and blank >= 0:
         text = text.replace("[MASK]", hidden, 1)
         buttons.append((blank, blank + len(hidden), "hidden"))
+    names = [(*span, "span") for span in sorted(spans)]
     words = [
         (*word.span(), "hidden" if word[0] == "[MASK]" else "word") for word in _WORD.finditer(text)
     ]
-    for start, end, kind in [*((a, b, "span") for a, b in sorted(spans)), *words]:
+    for start, end, kind in names + words:
         if all(end <= a or b <= start for a, b, _ in buttons):
             buttons.append((start, end, kind))
-    return render("words.html", text=text, buttons=sorted(buttons)) if text else Markup()
+    return render("words.html", text=text, buttons=sorted(buttons))

@@ -269,11 +269,22 @@ def _read(realm: Realm, example: Example, ids: np.ndarray) -> torch.Tensor:
     return log_p
 
 # %% ../../nbs/show/98_explorer.ipynb #021
-def _describe(store, block: int) -> dict:
-    "A block, or ∅, in words."
-    if block == MISSING:
-        return {"block": block, "title": "∅", "text": ""}
-    return {"block": block, "title": store.title(block), "text": store.text(block)}
+def _describe(store, ids, columns):
+    "Each candidate of `ids` [1, K], ∅ too, in words, and its figures: tensors [1, K] by name."
+    for k, block in enumerate(ids[0].tolist()):
+        known = ("∅", "") if block == MISSING else (store.title(block), store.text(block))
+        figures = {name: column[0, k].item() for name, column in columns.items()}
+        yield {"block": block, **dict(zip(("title", "text"), known)), **figures}
+
+
+def _result(x, text, settings, moment, documents, **more):
+    return {
+        "sentence": text,
+        "moment": x.workspace.state(moment).name,
+        "settings": asdict(settings),
+        **more,
+        "documents": [d for d in documents if settings.null or d["block"] != MISSING],
+    }
 
 
 def _columns(log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, marginal: str) -> dict:
@@ -311,23 +322,22 @@ def fill(
     words = hidden or x.tokenizer.decode(y)
     log_p_y_z = log_p[:, torch.arange(len(y)), y][None]
     columns = _columns(log_p_z, log_p_y_z, settings.marginal)
-    documents = []
-    for k, block in enumerate(ids[0].tolist()):
-        seen = _describe(realm.store, block)
-        seen["says"] = x.tokenizer.decode(log_p[k].argmax(-1).tolist())
-        seen["hit"] = holds(seen["text"], words)
-        documents.append(seen | {name: column[0, k].item() for name, column in columns.items()})
-    return {
-        "sentence": text,
-        "hidden": words,
-        "given": bool(hidden),
-        "moment": x.workspace.state(moment).name,
-        "settings": asdict(settings),
-        "excluded": list(origins),
-        "answers": [{"text": x.tokenizer.decode(answer), "p": p} for answer, p in answers],
-        "p_y_x": _answer_log_p(log_p_z[0], log_p, [y], settings.marginal).exp().item(),
-        "documents": documents if settings.null else documents[1:],
-    }
+    documents = list(_describe(realm.store, ids, columns))
+    for document, best in zip(documents, log_p.argmax(-1).tolist()):
+        document["says"] = x.tokenizer.decode(best)
+        document["hit"] = holds(document["text"], words)
+    return _result(
+        x,
+        text,
+        settings,
+        moment,
+        documents,
+        hidden=words,
+        given=bool(hidden),
+        excluded=list(origins),
+        answers=[{"text": x.tokenizer.decode(answer), "p": p} for answer, p in answers],
+        p_y_x=_answer_log_p(log_p_z[0], log_p, [y], settings.marginal).exp().item(),
+    )
 
 # %% ../../nbs/show/98_explorer.ipynb #028
 @torch.inference_mode()
@@ -346,16 +356,8 @@ def look_up(
     most, nothing = x.config.mask.max_query_len, np.zeros(0, np.int64)
     example = Example(np.array(token_ids[:most]), nothing, nothing, -1, ())
     realm, ids, log_p_z = _search(x, example, settings, moment, world)
-    documents = [
-        {**_describe(realm.store, block), "p_z": p}
-        for block, p in zip(ids[0].tolist(), log_p_z[0].exp().tolist())
-    ]
-    return {
-        "sentence": text,
-        "moment": x.workspace.state(moment).name,
-        "settings": asdict(settings),
-        "documents": documents if settings.null else documents[1:],
-    }
+    documents = _describe(realm.store, ids, {"p_z": log_p_z.exp()})
+    return _result(x, text, settings, moment, documents)
 
 # %% ../../nbs/show/98_explorer.ipynb #031
 @torch.inference_mode()
