@@ -617,7 +617,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'realm_nb.show.app._hide_at': ('show/app.html#_hide_at', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._list_moments': ('show/app.html#_list_moments', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._make': ('show/app.html#_make', 'realm_nb/show/app.py'),
-                                   'realm_nb.show.app._make_editor': ('show/app.html#_make_editor', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._make_knobs': ('show/app.html#_make_knobs', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._map_tab': ('show/app.html#_map_tab', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._other_words': ('show/app.html#_other_words', 'realm_nb/show/app.py'),

@@ -102,7 +102,13 @@ class Query(NamedTuple):
 
 
 # How a link's words are read.
-_READ = {"k": int, "temperature": float, "null": "1".__eq__, "exclude": "1".__eq__, "marginal": str}
+_READ: dict = {
+    "k": int,
+    "temperature": float,
+    "null": "1".__eq__,
+    "exclude": "1".__eq__,
+    "marginal": str,
+}
 
 
 def link(query: Query) -> str:
@@ -114,12 +120,11 @@ def link(query: Query) -> str:
 
 def from_link(values) -> Query:
     "The question in an address's query parameters; what does not fit falls back to the default."
-    text = values.get("q", "")[: LIMITS["sentence"]]
-    hidden = values.get("a", "")[: LIMITS["hidden"]]
-    query = Query(text, hidden, moment=values.get("moment", ""))
+    text, hidden, moment = (values.get(name, "") for name in ("q", "a", "moment"))
+    query = Query(text, hidden, moment=moment)
     try:
         given = {name: read(values[name]) for name, read in _READ.items() if name in values}
-        return query._replace(**asdict(Settings(**given)))  # type: ignore[arg-type]
+        return query._replace(**asdict(Settings(**given)))
     except (ValueError, UserError):
         return query
 
@@ -264,11 +269,6 @@ def _swap_words(site, world, instead, *values):
 
 def _add_file(world, path):
     "The world with the documents of a JSONL file added."
-    size = Path(path).stat().st_size
-    if size > LIMITS["upload"]:
-        raise UserError(
-            f"the file has {size:,} bytes; {LIMITS['upload']:,} is the most, send fewer documents"
-        )
     try:
         documents = list(read_jsonl(path))
     except UserError as e:
@@ -279,12 +279,11 @@ def _add_file(world, path):
 @_shown
 def both_worlds(site: Site, query: Query, world: EditedCorpus) -> Markup:
     "The answer in the run's corpus beside the one in the visitor's."
-    here, there, mine = _result_of(site, query), None, ""
+    results = [_result_of(site, query)]
     if world.added or world.removed:
-        there = _result_of(site, query, world)
-        mine = filled(site, query, there)
-    theirs = filled(site, query, here)
-    return render("worlds.html", site=site, here=here, there=there, theirs=theirs, mine=mine)
+        results.append(_result_of(site, query, world))
+    pages = [filled(site, query, r) for r in results]
+    return render("worlds.html", site=site, results=results, pages=pages)
 
 # %% ../../nbs/show/99_app.ipynb #021
 def _read_file(name):
@@ -387,7 +386,7 @@ def _fill_tab(site, knobs, page):
     """Pick a sentence, or type one and click the word to hide. The figures on each card say how
     much that document has to do with the answer; hold the pointer over one to see what it means."""
     panel = _Panel(site, "fill", "Fill the blank")
-    out = _picture(elem_id="fill-out", min_height=300)
+    out = _picture(elem_id="fill-out")
 
     def open_link(request: gr.Request):
         query = from_link(request.query_params)
@@ -414,8 +413,9 @@ def _fill_tab(site, knobs, page):
 def _ask_tab(site, knobs):
     """A question instead of a blank: the documents that are found, and the answer that is read in
     them."""
-    titles = site.store.titles[:: max(1, len(site.store.titles) // 6)][:6]
-    choices = [f"What is known about {title}?" for title in titles]
+    titles = site.store.titles
+    some = titles[:: max(1, len(titles) // 6)][:6]
+    choices = [f"What is known about {title}?" for title in some]
     pick = _make("ask-pick", choices=choices, value=None)
     with gr.Row():
         question, go = _make("ask-text"), _make("ask-go")
@@ -453,15 +453,6 @@ def _other_words(site):
     alike = [words for words in others if words.isdigit() == first.isdigit()]
     return [*alike, "1900" if first.isdigit() else "Atlantis"][0]
 
-# %% ../../nbs/show/99_app.ipynb #031
-def _make_editor():
-    "Fields to write a document, and buttons to save, remove and add some."
-    with gr.Accordion("Write, edit or remove documents yourself", open=False):
-        which = _make("world-which", choices=[_NEW_DOCUMENT])
-        fields = [_make("world-title"), _make("world-body")]
-        with gr.Row():
-            return which, *fields, _make("world-save"), _make("world-drop"), _make("world-file")
-
 # %% ../../nbs/show/99_app.ipynb #c4353ce3
 @_tab("Change the world")
 def _world_tab(site, knobs):
@@ -470,7 +461,11 @@ def _world_tab(site, knobs):
     state, panel = gr.State(None), _Panel(site, "world", "Fill in both worlds")
     with gr.Group(), gr.Row():
         instead, swap = _make("world-instead", value=_other_words(site)), _make("world-swap")
-    which, title, body, save, drop, file = _make_editor()
+    with gr.Accordion("Write, edit or remove documents yourself", open=False):
+        which = _make("world-which", choices=[_NEW_DOCUMENT])
+        title, body = _make("world-title"), _make("world-body")
+        with gr.Row():
+            save, drop, file = _make("world-save"), _make("world-drop"), _make("world-file")
     undo, note = _make("world-undo"), _picture()
     listed = _picture(render("changes.html", world=site.untouched), elem_id="world-changes")
     shows = [state, note, listed, which, _picture(elem_id="world-out")]
@@ -527,7 +522,7 @@ def mapped(site: Site, query: Query) -> Markup:
 def _map_tab(site, knobs, panel):
     """Each dot is a passage; near dots have similar embeddings. Point at one to read its title.
     Rings are the passages found for the sentence of the first tab."""
-    out = _picture(elem_id="map-out", min_height=300)
+    out = _picture(elem_id="map-out")
     asks = [*panel.both, *knobs]
     out.parent.select(lambda *values: mapped(site, Query(*values)), asks, out, **_MODEL)
 
@@ -544,7 +539,7 @@ def _drawn_curves(site):
 def _curves_tab(site):
     """What the run noted while it was trained; while it still trains, the curves grow every two
     seconds."""
-    out, seen = _picture(elem_id="curves-out", min_height=200), gr.State(None)
+    out, seen = _picture(elem_id="curves-out"), gr.State(None)
     timer, tab = gr.Timer(2, active=False), out.parent
 
     def show(seen):
@@ -603,9 +598,15 @@ def _api(site):
     def api_moments() -> list:
         return [m.name for m in site.x.states]
 
-    asked_for = (api_fill, api_look_up, api_ask, api_compare)
-    for work in (*asked_for, api_corpus_map, api_curves, api_moments):
-        name = work.__name__.removeprefix("api_")
+    for name, work in {
+        "fill": api_fill,
+        "look_up": api_look_up,
+        "ask": api_ask,
+        "compare": api_compare,
+        "corpus_map": api_corpus_map,
+        "curves": api_curves,
+        "moments": api_moments,
+    }.items():
         gr.api(_as_data(work), api_name=name, concurrency_id="model")
 
 # %% ../../nbs/show/99_app.ipynb #036

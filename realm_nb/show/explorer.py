@@ -62,7 +62,7 @@ class Settings:
 USUAL = Settings()
 
 # %% ../../nbs/show/98_explorer.ipynb #008
-def _open_encyclopedia() -> Workspace:
+def _open_encyclopedia():
     "The small encyclopedia with base weights, or random ones: what there is without a run."
     config = quick()
     base = find(config.model.base)
@@ -138,22 +138,21 @@ class Explorer:
         return self.workspace.copies or Copies(self.store)
 
 
-def _index_key(state: TrainingState):
+def _index_key(state):
     return state.weights if state.version is None else state.version
 
 # %% ../../nbs/show/98_explorer.ipynb #011
-def _put_masks(x: Explorer, text: str, lengths: list[int]) -> tuple[list[int], list[int]]:
-    "(token ids, places of the masks) of `text` whose blanks are `lengths` pieces long."
+def _put_masks(x, text, lengths):
+    "(token ids, places of the masks), int64, of `text` whose blanks are `lengths` pieces long."
     first, *parts = BLANK.split(text)
-    token_ids = x.token_ids(first)
-    positions: list[int] = []
+    token_ids, mask = x.token_ids(first), x.tokenizer.mask_token_id
     for part, n in zip(parts, lengths):
-        positions += range(len(token_ids), len(token_ids) + n)
-        token_ids += [x.tokenizer.mask_token_id] * n + x.token_ids(part)
-    return token_ids, positions
+        token_ids += [mask] * n + x.token_ids(part)
+    ids = np.array(token_ids, np.int64)
+    return ids, np.flatnonzero(ids == mask)
 
 
-def _blank_example(x: Explorer, text: str, hidden: str, exclude: tuple = ()) -> Example:
+def _blank_example(x, text, hidden, exclude=()):
     """The Example of a sentence with [MASK]; its `y` is all 0 where `hidden` is empty.
 
     Raises `UserError` for no blank, several of hidden words, or one that is too long."""
@@ -177,23 +176,23 @@ def _blank_example(x: Explorer, text: str, hidden: str, exclude: tuple = ()) -> 
             f"the blank lies past word piece {most}, where the sentence is cut; "
             "shorten the sentence"
         )
-    wanted = np.array(y or [0] * len(positions))
-    return Example(np.array(token_ids[:most]), np.array(positions), wanted, -1, exclude)
+    wanted = np.array(y) if y else np.zeros_like(positions)
+    return Example(token_ids[:most], positions, wanted, -1, exclude)
 
 
-def _restored(text: str, hidden: str) -> str:
+def _restored(text, hidden):
     "The sentence with the hidden words put back."
     return BLANK.sub(lambda blank: hidden or blank[0], text)
 
 # %% ../../nbs/show/98_explorer.ipynb #014
-def _find_origins(x: Explorer, sentence: str) -> tuple[int, ...]:
-    "Blocks of the corpus in which `sentence` stands, up to case and punctuation."
+def _find_origins(x, sentence):
+    "Blocks of the corpus, a tuple, in which `sentence` stands, up to case and punctuation."
     words = hashlib.blake2b(normal(sentence).encode(), digest_size=8).digest()
     same = np.flatnonzero(x.copies.hashes == np.frombuffer(words, np.uint64))
     return tuple(dict.fromkeys(x.store.block_of(same).tolist()))
 
 # %% ../../nbs/show/98_explorer.ipynb #017
-def _best_sequences(log_p: torch.Tensor, n: int) -> list[tuple[int, ...]]:
+def _best_sequences(log_p, n):
     "The `n` most likely sequences of independent places, from log-probabilities [M, V]."
     best: list = [(0.0, ())]
     values, token_ids = log_p.topk(min(n, log_p.shape[1]), dim=1)
@@ -203,7 +202,7 @@ def _best_sequences(log_p: torch.Tensor, n: int) -> list[tuple[int, ...]]:
     return [sequence for _, sequence in best]
 
 
-def _answer_log_p(log_p_z: torch.Tensor, log_p: torch.Tensor, answers, marginal: str):
+def _answer_log_p(log_p_z, log_p, answers, marginal):
     """log p(y|x) float [A] of A answers, lists of M token ids (section 3.3).
 
     From log p(z|x) [K] and log p(v|z,x) [K, M, V]."""
@@ -214,10 +213,8 @@ def _answer_log_p(log_p_z: torch.Tensor, log_p: torch.Tensor, answers, marginal:
     return torch.logsumexp(log_p_z[:, None, None] + each, 0).sum(0)
 
 
-def _best_answers(
-    log_p_z: torch.Tensor, log_p: torch.Tensor, marginal: str, n: int = 5, width: int = 8
-) -> list[tuple[tuple[int, ...], float]]:
-    """The `n` likeliest (token ids, p(y|x)).
+def _best_answers(log_p_z, log_p, marginal, n=5, width=8):
+    """The `n` likeliest (token ids, p(y|x)), a list.
 
     Of the answers that some document or the mixture ranks among its `width` best; from
     log p(z|x) [K] and log p(v|z,x) [K, M, V]."""
@@ -228,7 +225,7 @@ def _best_answers(
     return [(found[i], v) for v, i in zip(best.values.tolist(), best.indices.tolist())]
 
 # %% ../../nbs/show/98_explorer.ipynb #020
-def _added_vectors(realm: Realm, world: EditedCorpus, moment: str, nothing: torch.Tensor):
+def _added_vectors(realm, world, moment, nothing):
     "Embeddings [n, D] of the blocks that a visitor added, made once; `nothing` [0, D] for none."
     if moment not in world.vectors:
         added = np.arange(len(world.store), len(world))
@@ -236,7 +233,7 @@ def _added_vectors(realm: Realm, world: EditedCorpus, moment: str, nothing: torc
     return world.vectors[moment]
 
 
-def _search(x: Explorer, example: Example, settings: Settings, moment: str, world):
+def _search(x, example, settings, moment, world):
     """(Realm, candidates int64 [1, K] with ∅ first, log p(z|x) [1, K]).
 
     In the corpus, or in a visitor's world."""
@@ -244,7 +241,7 @@ def _search(x: Explorer, example: Example, settings: Settings, moment: str, worl
     if world is not None:
         realm = Realm(realm.towers, world, realm.max_query_len)
         vectors = _added_vectors(realm, world, x.workspace.state(moment).name, index.embeddings[:0])
-        index = MergedIndex(index, vectors, world.removed)  # type: ignore[assignment]
+        index = MergedIndex(index, vectors, world.removed)
         if len(index) == len(world.removed):
             raise UserError("no document is left to search; put one back, or add one")
     query = realm.embed_queries([example])
@@ -259,25 +256,25 @@ def _search(x: Explorer, example: Example, settings: Settings, moment: str, worl
     return realm, ids, log_p_z.log_softmax(dim=1)
 
 
-def _read(realm: Realm, example: Example, ids: np.ndarray) -> torch.Tensor:
+def _read(realm, example, ids):
     "log p(v|z,x) float32 [K, M, V] of every piece at every mask, for candidates int64 [1, K]."
-    parts = list(log_probs_at_masks(realm, [example], ids))
-    shape = ids.shape[1], len(example.positions), parts[0][2].shape[1]
-    log_p = torch.zeros(shape, device=realm.device)
-    for (_, k, j), _, values in parts:
-        log_p[k, j] = values.float()
-    return log_p
+    places, _, values = zip(*log_probs_at_masks(realm, [example], ids))
+    _, k, j = torch.cat(places, 1)
+    n_masks = len(example.positions)
+    order = torch.argsort(k * n_masks + j)
+    return torch.cat(values).float()[order].unflatten(0, (-1, n_masks))
 
 # %% ../../nbs/show/98_explorer.ipynb #021
 def _describe(store, ids, columns):
     "Each candidate of `ids` [1, K], ∅ too, in words, and its figures: tensors [1, K] by name."
     for k, block in enumerate(ids[0].tolist()):
-        known = ("∅", "") if block == MISSING else (store.title(block), store.text(block))
+        title, text = ("∅", "") if block == MISSING else (store.title(block), store.text(block))
         figures = {name: column[0, k].item() for name, column in columns.items()}
-        yield {"block": block, **dict(zip(("title", "text"), known)), **figures}
+        yield {"block": block, "title": title, "text": text, **figures}
 
 
 def _result(x, text, settings, moment, documents, **more):
+    "What a question gives, in plain data."
     return {
         "sentence": text,
         "moment": x.workspace.state(moment).name,
@@ -287,7 +284,7 @@ def _result(x, text, settings, moment, documents, **more):
     }
 
 
-def _columns(log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, marginal: str) -> dict:
+def _columns(log_p_z, log_p_y_z, marginal):
     """What the marginal knows about each candidate, a tensor [1, K] for each name.
 
     `share` and `r` are those of the form that `marginal` names; the rest is the sequence form's."""
@@ -350,26 +347,23 @@ def look_up(
 ) -> dict:
     "The documents found for `text` (which may hold [MASK]) with p(z|x); JSON-able."
     text = limited(text, "sentence")
-    token_ids, _ = _put_masks(x, text, [1] * len(BLANK.findall(text)))
-    if not token_ids:
+    token_ids, positions = _put_masks(x, text, [1] * len(BLANK.findall(text)))
+    if not len(token_ids):
         raise UserError("the question is empty; type a few words")
-    most, nothing = x.config.mask.max_query_len, np.zeros(0, np.int64)
-    example = Example(np.array(token_ids[:most]), nothing, nothing, -1, ())
+    example = Example(token_ids[: x.config.mask.max_query_len], positions, positions, -1, ())
     realm, ids, log_p_z = _search(x, example, settings, moment, world)
     documents = _describe(realm.store, ids, {"p_z": log_p_z.exp()})
     return _result(x, text, settings, moment, documents)
 
 # %% ../../nbs/show/98_explorer.ipynb #031
 @torch.inference_mode()
-def _ranks_at(x: Explorer, example: Example, moment: str) -> np.ndarray:
+def _ranks_at(x, example, moment):
     "The rank of every block for a sentence, 1 for the best: int64 [N]; 0 where it is left out."
-    query = x.realm(moment).embed_queries([example]).float().cpu()
-    scores = (x.index(moment).embeddings.float() @ query[0]).numpy()
-    excluded = list(example.exclude)
-    scores[excluded] = -np.inf
-    ranks = np.empty(len(scores), np.int64)
-    ranks[np.argsort(-scores, kind="stable")] = np.arange(1, len(scores) + 1)
-    ranks[excluded] = 0
+    index, query = x.index(moment), x.realm(moment).embed_queries([example])
+    _, ids = index.search(query, len(index), [example.exclude])
+    found = ids[ids != MISSING]
+    ranks = np.zeros(len(index), np.int64)
+    ranks[found] = np.arange(1, len(found) + 1)
     return ranks
 
 
@@ -378,18 +372,17 @@ def compare(
     text: str,
     hidden: str = "",
     settings: Settings = USUAL,
-    top: int = 4,
     only_ready: bool = False,
 ) -> dict:
     """The answer, p(y|x), and the rank of each document of importance, at every moment.
 
-    A document is of importance if any moment has it among its first `top`; `only_ready` leaves out
+    A document is of importance if any moment has it among its first four; `only_ready` leaves out
     the moments that must be prepared first."""
     states = [state for state in x.states if not only_ready or x.ready(state)]
     first = [fill(x, text, hidden, settings, state.name) for state in states]
     example = _blank_example(x, text.strip(), hidden.strip(), tuple(first[0]["excluded"]))
     ranks = np.stack([_ranks_at(x, example, state.name) for state in states])
-    blocks = np.flatnonzero(((ranks > 0) & (ranks <= top)).any(0)).tolist()
+    blocks = np.flatnonzero(((ranks > 0) & (ranks <= 4)).any(0)).tolist()
     blocks.sort(key=lambda block: ranks[::-1, block].tolist())
     moments = [
         {
@@ -430,7 +423,7 @@ def held_out(x: Explorer, n: int = 600) -> list[tuple[str, str]]:
     return pairs
 
 
-def _best_first(x: Explorer, n: int) -> np.ndarray:
+def _best_first(x, n):
     "Numbers int64 [<= n] of held-out pairs: those where documents helped, by log p(y|x)."
     path = x.workspace.run.folder / "heldout.npz"
     if not path.exists():
