@@ -106,10 +106,9 @@ def _map_labels(titles: list[str], where: np.ndarray) -> list[tuple[float, float
     labels: list = []
     for title, _ in Counter(titles).most_common(40):
         x, y = np.median(where[np.array(titles) == title], axis=0).round().tolist()
-        free = all(abs(x - a) > 90 or abs(y - b) > 16 for a, b, _ in labels)
-        if free and len(labels) < 14:
+        if all(abs(x - a) > 90 or abs(y - b) > 16 for a, b, _ in labels):
             labels.append((x, y, title))
-    return labels
+    return labels[:14]
 
 
 def map_svg(found: dict, candidates: list[dict]) -> Markup:

@@ -182,7 +182,7 @@ def _blank_example(x, text, hidden, exclude=()):
 
 def _restored(text, hidden):
     "The sentence with the hidden words put back."
-    return BLANK.sub(lambda blank: hidden or blank[0], text)
+    return BLANK.sub(lambda _: hidden, text)
 
 # %% ../../nbs/show/98_explorer.ipynb #014
 def _find_origins(x, sentence):
@@ -194,7 +194,7 @@ def _find_origins(x, sentence):
 # %% ../../nbs/show/98_explorer.ipynb #017
 def _best_sequences(log_p, n):
     "The `n` most likely sequences of independent places, from log-probabilities [M, V]."
-    best: list = [(0.0, ())]
+    best = [(0.0, ())]
     values, token_ids = log_p.topk(min(n, log_p.shape[1]), dim=1)
     for place in zip(values.tolist(), token_ids.tolist()):
         longer = [(s + v, (*sequence, i)) for s, sequence in best for v, i in zip(*place)]
