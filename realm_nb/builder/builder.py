@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['cpu_state_dict', 'snapshot_meta', 'Snapshots', 'embedder_from_snapshot', 'Heartbeat', 'read_heartbeat',
-           'StallDetector', 'Builder', 'end_with_input', 'core_set', 'keep_to', 'shard_of', 'Options', 'build_once',
-           'main']
+           'StallDetector', 'Builder', 'end_with_input', 'core_set', 'keep_to', 'shard_of', 'Options', 'main']
 
 # %% ../../nbs/builder/87_builder.ipynb #002
 import contextlib
@@ -24,7 +23,15 @@ from ..core.config import parse, setting
 from ..core.device import pick_device, pick_precision
 from ..core.distributed import shard_range
 from ..core.errors import DAMAGE, UserError, cli, damaged, first_line
-from ..core.files import cache_home, durable_folder, process_id, remove, sha256, write_json
+from realm_nb.core.files import (
+    cache_home,
+    durable_folder,
+    process_id,
+    remove,
+    sha256,
+    sweep,
+    write_json,
+)
 from ..core.loop import on_disk, state_digest
 from realm_nb.refresh import (
     Damaged,
@@ -47,7 +54,7 @@ def cpu_state_dict(embedder: Embedder) -> dict[str, torch.Tensor]:
     }
 
 
-def _from_home(folder: Path) -> str:
+def _from_home(folder):
     "`folder` as seen from the cache, or from the root if it lies elsewhere."
     folder, home = folder.resolve(), cache_home().resolve()
     return str(folder.relative_to(home) if folder.is_relative_to(home) else folder)
@@ -112,7 +119,7 @@ class Snapshots:
                 raise ValueError("its checksum is wrong")
             return load_file(weights), meta
 
-    def _meta(self, step: int) -> dict:
+    def _meta(self, step):
         return json.loads((self.path(step) / "meta.json").read_text(encoding="utf-8"))
 
     def prune(self, keep):
@@ -196,14 +203,14 @@ class Builder:
         from transformers import BertModel  # noqa: F401  (slow: before the first sign of life)
 
         self.run, self.shard, self.of = run, shard, of
-        self.device, self.last = pick_device(device), -1
+        self.device = pick_device(device)
         name = f"{shard}-of-{of}"
         self.heartbeat = Heartbeat(run / "builders" / f"{name}.json")
         self.snapshots = Snapshots(run / "snapshots")
         self.store = IndexStore(run / "index", f"builder-{name}")
-        for place in ("", "parts/*/"):  # what was left by one that was killed
-            for left in self.store.folder.glob(f"{place}.*.builder-{name}.*.tmp"):
-                remove(left)
+        self.last = max(self.store.versions(), default=-1)
+        for folder in (self.store.folder, *self.store.folder.glob("parts/*")):
+            sweep(folder, self.store.owner)  # what was left by one that was killed
 
     def log(self, text: str):
         "A line with the time, on standard output."
@@ -248,9 +255,8 @@ class Builder:
             for old in self.store.folder.glob(f"parts/s*-{self.of}"):
                 if old != self._parts(step):
                     remove(old)
-        began, passed = time.monotonic(), range(self.last + 1, step)
-        made = self.store.versions()
-        skipped = [f"s{s}" for s in self.snapshots.steps() if s in passed and s not in made]
+        began = time.monotonic()
+        skipped = [f"s{s}" for s in self.snapshots.steps() if self.last < s < step]
         self.last = step
         self._embed(step)
         overtaken = f"; overtaken: {', '.join(skipped)}" if skipped else ""
@@ -265,22 +271,22 @@ class Builder:
         blocks = shard_range(len(corpus), self.shard - 1, self.of)
         dtype = pick_precision(meta["precision"], str(self.device))
 
-        def rows():
-            done = 0
-            for some in embed_chunks(embedder, corpus, blocks, dtype, stored, chunk=256):
-                done += len(some)
-                told = {"phase": "embedding", "step": step, "done": done}
-                self.heartbeat.beat(**told, count_of=len(blocks))
-                yield some
-
+        chunks = embed_chunks(embedder, corpus, blocks, dtype, stored, chunk=256)
         with durable_folder(self._part(step), self.store.owner) as tmp:
             shape = len(blocks), embedder.dense.out_features
-            write_rows(tmp, rows(), shape, embedder=meta["digest"])
+            alive = self._beating(chunks, "embedding", step)
+            write_rows(tmp, alive, shape, embedder=meta["digest"])
             self.heartbeat.beat(phase="writing", step=step)
+
+    def _beating(self, chunks, phase, step):
+        "The `chunks`, with a sign of life after each."
+        for done, chunk in enumerate(chunks, 1):
+            self.heartbeat.beat(phase=phase, step=step, done=done)
+            yield chunk
 
     def _read_part(self, step, shard, digest):
         "A part's rows; one that is damaged is taken away, to be built again."
-        self.heartbeat.beat(phase="checking", step=step, part=shard)
+        self.heartbeat.beat(phase="checking", step=step)
         folder = self._parts(step) / str(shard)
         try:
             return read_rows(folder, digest)
@@ -293,14 +299,9 @@ class Builder:
     def _assemble(self, step, digest):
         "Make the version of `step` out of its parts."
         parts = [self._read_part(step, i, digest) for i in range(1, self.of + 1)]
-
-        def rows():
-            for part in parts:
-                for lo in range(0, len(part), 65_536):
-                    self.heartbeat.beat(phase="publishing", step=step, row=lo)
-                    yield part[lo : lo + 65_536]
-
-        self.store.publish(step, rows(), digest, (sum(map(len, parts)), parts[0].shape[1]))
+        chunks = (part[lo : lo + 65_536] for part in parts for lo in range(0, len(part), 65_536))
+        shape = sum(map(len, parts)), parts[0].shape[1]
+        self.store.publish(step, self._beating(chunks, "publishing", step), digest, shape)
         self.log(f"published v{step}")
 
     def _rest(self, seconds, phase):
@@ -350,10 +351,12 @@ def core_set(text: str) -> set[int]:
 
 def keep_to(cores: set[int]):
     "Run on these cores alone, with a thread for each. Raises `UserError` if that can't be."
-    if not hasattr(os, "sched_setaffinity"):
-        raise UserError("this system cannot keep a process to some cores; leave the cores empty")
     try:
         os.sched_setaffinity(0, cores)
+    except AttributeError:
+        raise UserError(
+            "this system cannot keep a process to some cores; leave the cores empty"
+        ) from None
     except OSError:
         have = sorted(os.sched_getaffinity(0))
         raise UserError(f"this host has no cores {sorted(cores)}; it has {have}") from None
@@ -381,16 +384,6 @@ class Options:
     attached: bool = setting(False, "end with standard input; the trainer sets it")
 
 
-def build_once(builder: Builder):
-    "Build the newest snapshot's version. Raises `UserError` if there is none."
-    if not (steps := builder.snapshots.steps()):
-        raise UserError(
-            f"{builder.run} has no snapshot; the trainer publishes them with --refresh async"
-        )
-    with on_disk(builder.run):
-        builder.turn(steps[-1])
-
-
 @cli
 def main(argv):
     "`realm build`."
@@ -407,7 +400,12 @@ def main(argv):
     with only_one(lock, what, "leave the work to it, or take another --shard"):
         builder = Builder(run, shard, of, options.device)
         with contextlib.closing(builder.heartbeat):
-            if options.once:
-                build_once(builder)
-            else:
+            if not options.once:
                 builder.work()
+            elif steps := builder.snapshots.steps():
+                with on_disk(run):
+                    builder.turn(steps[-1])
+            else:
+                raise UserError(
+                    f"{run} has no snapshot; the trainer publishes them with --refresh async"
+                )

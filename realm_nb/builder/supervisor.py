@@ -214,10 +214,9 @@ class AsyncRefresher(Refresher):
         for version in self.store.versions():
             if version > step:
                 self.store.drop(version)
-        for left in self.store.folder.glob(".*.tmp"):
+        folder, snapshots = self.store.folder, self.background.snapshots.folder
+        for left in (*folder.glob(".*.tmp"), folder / "parts", snapshots):
             remove(left)
-        remove(self.store.folder / "parts")
-        remove(self.background.snapshots.folder)
         self.recover(step)
         self.asked = self.background.version = self.version
         self.background.start()
@@ -300,10 +299,10 @@ def local_builder(run: Path, c, trainer_device: str, log: Callable = print) -> S
         device = f"cuda:{gpus - 1}" if spare else trainer_device
     command = [sys.executable, "-m", "realm_nb", "build"]
     command += ["--run", str(run.resolve()), "--device", device, "--attached"]
-    if not c.builder_cores:
-        return Supervisor(command, stem, log, c.builder_patience)
-    command += ["--cores", c.builder_cores]
-    return Supervisor(command, stem, log, c.builder_patience, core_set(c.builder_cores))
+    cores = core_set(c.builder_cores) if c.builder_cores else ()
+    if cores:
+        command += ["--cores", c.builder_cores]
+    return Supervisor(command, stem, log, c.builder_patience, cores)
 
 
 def async_refresher(

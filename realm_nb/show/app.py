@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 import threading
+import tomllib
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -48,20 +49,11 @@ except ImportError:
     gr = None  # type: ignore[assignment]
 
 # %% ../../nbs/show/99_app.ipynb #006
-def _open_reader(run: Path | None, other: str):
-    """What answers questions: the fine-tuned reader of the run `other`, or of the run itself.
-
-    A function of (question, k), or None where there is no reader."""
-    if other or (run and (run / "stages" / "finetune.json").exists()):
-        return load_by_name("qa.ask:Answerer")(other or run).facts
-    return None
-
-
 class Site:
     """What the page shows: an Explorer, and the run's folder if there is one.
 
-    `answerer(question, k)`, if there is a reader, gives {answer, probability, alternatives,
-    evidence}."""
+    `reader`: a run whose reader answers questions, if not this one's. `answerer(question, k)`, if
+    there is a reader, gives {answer, probability, alternatives, evidence}."""
 
     def __init__(self, run="", reader=""):
         self.folder = Path(run) if run else newest_run()
@@ -72,8 +64,9 @@ class Site:
             )
         trained = self.folder and any(self.folder.glob("checkpoints/*/step_*"))
         self.x = Explorer(self.folder if trained else None)
-        self.store, self.reads = self.x.store, self.x.trained
-        self.answerer = _open_reader(self.folder, reader)
+        self.store, self.reads, self.answerer = self.x.store, self.x.trained, None
+        if reader or (self.folder and (self.folder / "stages" / "finetune.json").exists()):
+            self.answerer = load_by_name("qa.ask:Answerer")(reader or self.folder).facts
         self.untouched = EditedCorpus(self.store, self.x.tokenizer)
         self.first = suggestions(self.x) or [("The [MASK] is what was hidden.", "blank")]
         self.tagger = make_tagger("rule")
@@ -108,28 +101,35 @@ class Query(NamedTuple):
         return Settings(*self[2:7])
 
 
+# How a link's words are read.
+_READ: dict = {
+    "k": int,
+    "temperature": float,
+    "null": "1".__eq__,
+    "exclude": "1".__eq__,
+    "marginal": str,
+}
+
+
 def link(query: Query) -> str:
     "The page's address with a question in it."
-    names = ("q", "a", "k", "temperature", "null", "exclude", "marginal", "moment")
+    names = ("q", "a", *_READ, "moment")
     flags = {"null": int(query.null), "exclude": int(query.exclude)}
     return "?" + urlencode(dict(zip(names, query)) | flags)
 
 
 def from_link(values) -> Query:
     "The question in an address's query parameters; what does not fit falls back to the default."
-    text = values.get("q", "")[: LIMITS["sentence"]]
-    hidden = values.get("a", "")[: LIMITS["hidden"]]
-    query = Query(text, hidden, moment=values.get("moment", ""))
+    text, hidden, moment = (values.get(name, "") for name in ("q", "a", "moment"))
+    query = Query(text, hidden, moment=moment)
     try:
-        k, temperature = int(values.get("k", 4)), float(values.get("temperature", 1))
-        null, exclude = (values.get(flag, "1") == "1" for flag in ("null", "exclude"))
-        settings = Settings(k, temperature, null, exclude, values.get("marginal", "token"))
+        given = {name: read(values[name]) for name, read in _READ.items() if name in values}
+        return query._replace(**asdict(Settings(**given)))
     except (ValueError, UserError):
         return query
-    return query._replace(**asdict(settings))
 
 # %% ../../nbs/show/99_app.ipynb #011
-def _error_box(error: UserError) -> Markup:
+def _error_box(error):
     "An error as a note on the page."
     return Markup('<p class="error" role="alert">{}</p>').format(error)
 
@@ -153,20 +153,20 @@ def _telling(tell):
 _shown = _telling(_error_box)
 
 # %% ../../nbs/show/99_app.ipynb #012
-def _words_of(site, text: str, hidden: str) -> Markup:
+def _words_of(site, text, hidden):
     "The buttons under the sentence; names and dates of the rule tagger are one button each."
     full = _put_back(text, hidden)
     spans = [(span.start, span.end) for span in site.tagger.tag([full])[0]]
     return word_buttons(text.strip(), hidden.strip(), spans)
 
 
-def _put_back(text: str, hidden: str) -> str:
+def _put_back(text, hidden):
     "The sentence with its first blank filled."
     text, hidden = text.strip()[: LIMITS["sentence"]], hidden.strip()[: LIMITS["hidden"]]
     return text.replace("[MASK]", hidden or "[MASK]", 1)
 
 
-def _hide_at(text: str, hidden: str, start: int, end: int) -> tuple[str, str]:
+def _hide_at(text, hidden, start, end):
     "(sentence, hidden words) once these characters of the whole sentence are hidden instead."
     full = _put_back(text, hidden)
     words = full[start:end]
@@ -175,14 +175,14 @@ def _hide_at(text: str, hidden: str, start: int, end: int) -> tuple[str, str]:
     return "[MASK]".join(BLANK.sub("…", part) for part in (full[:start], full[end:])), words
 
 # %% ../../nbs/show/99_app.ipynb #9a9bbe55
-def _result_of(site, query: Query, world: EditedCorpus | None = None) -> dict:
+def _result_of(site, query, world=None):
     "What `fill` gives, or in the reduced mode `look_up`."
     if site.reads:
         return fill(site.x, query.text, query.hidden, query.settings, query.moment, world)
     return look_up(site.x, query.text, query.settings, query.moment, world)
 
 
-def _find_passages(site, query: Query, world: EditedCorpus | None = None) -> list[dict]:
+def _find_passages(site, query, world=None):
     "What the sentence finds, ∅ left out; nothing if it cannot be read."
     try:
         found = look_up(site.x, query.text, query.settings, query.moment, world)["documents"]
@@ -192,31 +192,24 @@ def _find_passages(site, query: Query, world: EditedCorpus | None = None) -> lis
 
 
 @_shown
-def filled(site: Site, query: Query, world: EditedCorpus | None = None, result=None) -> Markup:
+def filled(site: Site, query: Query, result=None) -> Markup:
     "The answer, the marginal put together, and the cards; of `result` if it is known already."
-    r = result or _result_of(site, query, world)
-    return render(
-        "filled.html",
-        site=site,
-        r=r,
-        hidden=query.hidden,
-        right=site.reads and r["answers"][0]["text"] == site.x.respell(r["hidden"]),
-        own=len(site.store),
-        link=link(query),
-    )
+    r = result or _result_of(site, query)
+    return render("filled.html", site=site, r=r, hidden=query.hidden, link=link(query))
 
 # %% ../../nbs/show/99_app.ipynb #014
+def _answer_of(site, query):
+    "What the reader answers; without a reader, the documents found."
+    question = limited(query.text, "sentence")
+    if question and site.answerer:
+        return site.answerer(question, query.settings.k)
+    return look_up(site.x, question, query.settings, query.moment)
+
+
 @_shown
 def asked(site: Site, query: Query) -> Markup:
     "Answer, alternatives and evidence; without a reader, the evidence alone."
-    question = limited(query.text, "sentence")
-    if site.answerer is None:
-        r = look_up(site.x, question, query.settings, query.moment)
-    elif question:
-        r = site.answerer(question, query.settings.k)
-    else:
-        raise UserError("the question is empty; type a few words")
-    return render("asked.html", r=r, site=site)
+    return render("asked.html", r=_answer_of(site, query), site=site)
 
 
 @_shown
@@ -229,40 +222,36 @@ def compared(site: Site, query: Query, at: int) -> Markup:
         )
     c = compare(site.x, query.text, query.hidden, query.settings, only_ready=True)
     chosen = min(int(at), len(c["moments"]) - 1)
-    return render(
-        "compared.html",
-        c=c,
-        chosen=chosen,
-        n_blocks=len(site.store),
-        ranks=rank_chart(c, chosen),
-        r=_result_of(site, query._replace(moment=c["moments"][chosen]["name"])),
-    )
+    r = _result_of(site, query._replace(moment=c["moments"][chosen]["name"]))
+    ranks = rank_chart(c, chosen)
+    return render("compared.html", site=site, c=c, chosen=chosen, ranks=ranks, r=r)
 
 # %% ../../nbs/show/99_app.ipynb #017
-def _remove_passage(world: EditedCorpus, block: int | None) -> EditedCorpus:
+def _remove_passage(world, block):
     "The world without the passage `block`; of the visitor's own documents, the whole one goes."
-    if block is None or block < 0:
-        raise UserError("choose the passage to remove in the list above")
-    own = block - len(world.store)
-    if block >= len(world):
-        raise UserError("that passage is gone; fill the blank again and choose another")
-    if own < 0:
+    if block not in range(len(world)):
+        raise UserError(
+            "choose the passage to remove in the list above; "
+            "if it is gone, fill the blank again and choose another"
+        )
+    if block < len(world.store):
         return world.edited(world.added, [*world.removed, block])
-    gone = world.own.document_of(own)
+    gone = world.own.document_of(block - len(world.store))
     return world.edited(world.added[:gone] + world.added[gone + 1 :], world.removed)
 
 
-def _save_passage(world: EditedCorpus, block: int | None, title: str, text: str):
-    "The world with the passage `block` replaced, or with a document added if that is none."
+def _save_passage(world, block, title, text):
+    "The world with the passage `block` replaced, or with a document added if that is -1."
     if not limited(text, "text"):
         raise UserError("the document has no text; write a sentence or two")
-    if block is not None and block >= 0:
+    if block not in (None, -1):
         world = _remove_passage(world, block)
     return world.edited([*world.added, Document(title, text)], world.removed)
 
 # %% ../../nbs/show/99_app.ipynb #018
-def _swap_words(site, world: EditedCorpus, query: Query, instead: str) -> EditedCorpus:
+def _swap_words(site, world, instead, *values):
     "The world in which the passages found say `instead` where they say the hidden words."
+    query = Query(*values)
     words, instead = limited(query.hidden, "hidden"), limited(instead, "hidden")
     if not words or not instead:
         raise UserError("say which words were hidden, and what the documents shall say instead")
@@ -278,13 +267,8 @@ def _swap_words(site, world: EditedCorpus, query: Query, instead: str) -> Edited
     return world
 
 
-def _add_file(world: EditedCorpus, path: str) -> EditedCorpus:
+def _add_file(world, path):
     "The world with the documents of a JSONL file added."
-    size = Path(path).stat().st_size
-    if size > LIMITS["upload"]:
-        raise UserError(
-            f"the file has {size:,} bytes; {LIMITS['upload']:,} is the most, send fewer documents"
-        )
     try:
         documents = list(read_jsonl(path))
     except UserError as e:
@@ -295,15 +279,19 @@ def _add_file(world: EditedCorpus, path: str) -> EditedCorpus:
 @_shown
 def both_worlds(site: Site, query: Query, world: EditedCorpus) -> Markup:
     "The answer in the run's corpus beside the one in the visitor's."
-    here, there, mine = _result_of(site, query), None, ""
+    results = [_result_of(site, query)]
     if world.added or world.removed:
-        there = _result_of(site, query, world)
-        mine = filled(site, query, world, there)
-    theirs = filled(site, query, result=here)
-    return render("worlds.html", site=site, here=here, there=there, theirs=theirs, mine=mine)
+        results.append(_result_of(site, query, world))
+    pages = [filled(site, query, r) for r in results]
+    return render("worlds.html", site=site, results=results, pages=pages)
 
 # %% ../../nbs/show/99_app.ipynb #021
-_CSS, _JS = ((files("realm_nb.show") / name).read_text("utf-8") for name in ("app.css", "app.js"))
+def _read_file(name):
+    return (files("realm_nb.show") / name).read_text("utf-8")
+
+
+_CSS, _JS = _read_file("app.css"), _read_file("app.js")
+_COMPONENTS = tomllib.loads(_read_file("templates/components.toml"))
 
 # %% ../../nbs/show/99_app.ipynb #023
 # How an event is handled: work of the model takes turns and shows that it goes on.
@@ -311,66 +299,59 @@ _MODEL: dict = {"api_visibility": "private", "show_progress": "minimal", "concur
 _QUIET: dict = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def _picture(value="", **kw):
+def _make(name, panel="", **more):
+    "The component that components.toml describes as `name`; its id begins with its `panel`'s."
+    settings = _COMPONENTS[name] | {"elem_id": panel + name} | more
+    if limit := settings.pop("limit", None):
+        settings["max_length"] = LIMITS[limit]
+    return getattr(gr, settings.pop("kind"))(**settings)
+
+
+def _picture(value="", js_on_load=None, **settings):
     "A place for HTML of our own making."
-    return gr.HTML(
-        value, elem_classes=["realm"], apply_default_css=False, **{"js_on_load": None, **kw}
-    )
+    settings |= {"elem_classes": ["realm"], "js_on_load": js_on_load}
+    return gr.HTML(value, apply_default_css=False, **settings)
 
 
-def _hint(text):
-    "One line that says what a tab is for."
-    return _picture(Markup('<p class="hint">{}</p>').format(text))
+def _tab(label):
+    "A decorator: the function fills a tab, at whose head its docstring says what it is for."
+
+    def decorate(fill_tab):
+        def run(*args):
+            with gr.Tab(label):
+                _picture(Markup('<p class="hint">{}</p>').format(fill_tab.__doc__))
+                return fill_tab(*args)
+
+        return run
+
+    return decorate
 
 # %% ../../nbs/show/99_app.ipynb #913f473e
 class _Panel:
     "Components to choose a sentence and its blank; `name` sets their ids apart."
 
-    def __init__(self, site, name: str, button: str):
+    def __init__(self, site, name, button):
         self.site, (text, hidden) = site, site.first[0]
-        self.pick = gr.Dropdown(
-            [(f"{t.replace('[MASK]', '____')}  ({h})", i) for i, (t, h) in enumerate(site.first)],
-            value=0,
-            label="Pick a sentence that REALM has not trained on",
-            elem_id=f"{name}-pick",
-        )
-        self.text = gr.Textbox(
-            text,
-            label="Sentence with [MASK]",
-            max_length=LIMITS["sentence"],
-            max_lines=4,
-            elem_id=f"{name}-text",
-        )
-        self.words = _picture(
-            _words_of(site, text, hidden), elem_id=f"{name}-words", js_on_load=_JS
-        )
+        name += "-"
+        choices = [
+            (f"{t.replace('[MASK]', '____')}  ({h})", i) for i, (t, h) in enumerate(site.first)
+        ]
+        self.pick = _make("pick", name, choices=choices)
+        self.text = _make("text", name, value=text)
+        self.words = _picture(_words_of(site, text, hidden), _JS, elem_id=f"{name}words")
         with gr.Row():
-            self.hidden = gr.Textbox(
-                hidden,
-                label="Hidden words y (may stay empty)",
-                max_length=LIMITS["hidden"],
-                max_lines=1,
-                elem_id=f"{name}-hidden",
-                scale=3,
-                min_width=160,
-            )
-            self.go = gr.Button(
-                button, variant="primary", elem_id=f"{name}-go", scale=1, min_width=120
-            )
+            self.hidden = _make("hidden", name, value=hidden)
+            self.go = _make("go", name, value=button)
         self.both = [self.text, self.hidden]
 
-    def wire(self, show, inputs: list, outputs, more=()):
+    def wire(self, show, inputs, outputs, more=()):
         """Let every way of asking, and the events of `more`, call `show(text, hidden, *inputs)`.
 
         The words under the sentence are drawn again whenever it has changed."""
+        words_of = functools.partial(_words_of, self.site)
         submits = [self.text.submit, self.hidden.submit]
         ask = {"fn": show, "inputs": [*self.both, *inputs], "outputs": outputs, **_MODEL}
-        redraw = {
-            "fn": functools.partial(_words_of, self.site),
-            "inputs": self.both,
-            "outputs": self.words,
-            **_QUIET,
-        }
+        redraw = {"fn": words_of, "inputs": self.both, "outputs": self.words, **_QUIET}
 
         def click(text, hidden, event: gr.EventData):
             return _hide_at(text, hidden, int(event.start), int(event.end))
@@ -394,64 +375,18 @@ def _make_knobs(site):
     "The settings for all tabs: in the order of `Settings`, then the moment."
     with gr.Accordion("Settings for all tabs", open=False):
         with gr.Row():
-            k = gr.Slider(
-                1,
-                12,
-                Settings().k,
-                step=1,
-                label="Documents k",
-                info="read beside ∅",
-                elem_id="k",
-                min_width=200,
-            )
-            temperature = gr.Slider(
-                0.1,
-                5,
-                1,
-                step=0.1,
-                label="Temperature of p(z∣x)",
-                info="1 is the model's own; low trusts the first document",
-                min_width=200,
-            )
+            knobs = [_make(name) for name in ("k", "temperature")]
         with gr.Row():
-            null = gr.Checkbox(
-                True,
-                label="∅ takes part",
-                info="no document is a candidate too",
-            )
-            exclude = gr.Checkbox(
-                True,
-                label="Leave out the sentence's own block",
-                info="else it just reads the sentence itself",
-            )
-            marginal = gr.Radio(
-                ["token", "sequence"],
-                value="token",
-                label="Marginal",
-                info="differs for blanks of several pieces",
-            )
-            moment = gr.Dropdown(
-                _list_moments(site),
-                value="",
-                label="Moment",
-                info="which weights answer",
-                min_width=200,
-            )
-    return [k, temperature, null, exclude, marginal, moment]
+            knobs += [_make(name) for name in ("null", "exclude", "marginal")]
+            return [*knobs, _make("moment", choices=_list_moments(site))]
 
 # %% ../../nbs/show/99_app.ipynb #4c2ba0b3
+@_tab("Fill a blank")
 def _fill_tab(site, knobs, page):
-    "Fill a blank; a permalink opens here."
-    _hint(
-        "Pick a sentence, or type one and click the word to hide. The figures on each card say how "
-        "much that document has to do with the answer; hold the pointer over one to see what it "
-        "means."
-    )
+    """Pick a sentence, or type one and click the word to hide. The figures on each card say how
+    much that document has to do with the answer; hold the pointer over one to see what it means."""
     panel = _Panel(site, "fill", "Fill the blank")
-    out = _picture(elem_id="fill-out", min_height=300)
-
-    def show(*values):
-        return filled(site, Query(*values))
+    out = _picture(elem_id="fill-out")
 
     def open_link(request: gr.Request):
         query = from_link(request.query_params)
@@ -468,64 +403,39 @@ def _fill_tab(site, knobs, page):
             gr.Dropdown(known, value=query.moment),
         ]
 
-    turned = [knob.release if hasattr(knob, "release") else knob.input for knob in knobs]
-    panel.wire(show, knobs, out, turned)
+    turned = [getattr(knob, "release", knob.input) for knob in knobs]
+    panel.wire(lambda *values: filled(site, Query(*values)), knobs, out, turned)
     page.load(open_link, None, [*panel.both, panel.words, out, *knobs], **_MODEL)
     return panel
 
 # %% ../../nbs/show/99_app.ipynb #e06bfc6e
+@_tab("Ask a question")
 def _ask_tab(site, knobs):
-    "Ask a question."
-    _hint(
-        "A question instead of a blank: the documents that are found, and the answer that is read "
-        "in them."
-    )
+    """A question instead of a blank: the documents that are found, and the answer that is read in
+    them."""
     titles = site.store.titles
-    pick = gr.Dropdown(
-        [f"What is known about {title}?" for title in titles[:: max(1, len(titles) // 6)][:6]],
-        value=None,
-        label="Pick a question",
-        elem_id="ask-pick",
-    )
+    some = titles[:: max(1, len(titles) // 6)][:6]
+    choices = [f"What is known about {title}?" for title in some]
+    pick = _make("ask-pick", choices=choices, value=None)
     with gr.Row():
-        question = gr.Textbox(
-            "",
-            label="Question",
-            placeholder="Type a question and press Enter",
-            max_length=LIMITS["sentence"],
-            max_lines=3,
-            elem_id="ask-text",
-            scale=4,
-        )
-        go = gr.Button("Ask", variant="primary", elem_id="ask-go", scale=1, min_width=100)
-    out = _picture(elem_id="ask-out")
-
-    def show(text, *values):
-        return asked(site, Query(text, "", *values))
-
-    gr.on([question.submit, go.click], show, [question, *knobs], out, **_MODEL)
-    picked = pick.input(lambda text: text, pick, question, **_QUIET)
-    picked.then(show, [question, *knobs], out, **_MODEL)
+        question, go = _make("ask-text"), _make("ask-go")
+    asks = {
+        "fn": lambda text, *values: asked(site, Query(text, "", *values)),
+        "inputs": [question, *knobs],
+        "outputs": _picture(elem_id="ask-out"),
+        **_MODEL,
+    }
+    gr.on([question.submit, go.click], **asks)
+    pick.input(lambda text: text, pick, question, **_QUIET).then(**asks)
 
 
+@_tab("Before and after")
 def _compare_tab(site, knobs):
-    "Before and after."
-    _hint(
-        "One sentence, every state of training that the run still has. The slider chooses which of "
-        "them the cards belong to."
-    )
-    panel = _Panel(site, "compare", "Compare")
-    last = len(site.x.states) - 1
-    at = gr.Slider(
-        0,
-        max(last, 1),
-        last,
-        step=1,
-        label="Training step",
-        info=" → ".join(f"{i}: {m.label}" for i, m in enumerate(site.x.states)),
-        elem_id="compare-at",
-        visible=site.reads,
-    )
+    """One sentence, every state of training that the run still has. The slider chooses which of
+    them the cards belong to."""
+    panel, last = _Panel(site, "compare", "Compare"), len(site.x.states) - 1
+    steps = " → ".join(f"{i}: {m.label}" for i, m in enumerate(site.x.states))
+    at = _make("compare-at", maximum=max(last, 1), value=last, info=steps, visible=site.reads)
     out = _picture(elem_id="compare-out")
 
     def show(text, hidden, at, *values):
@@ -541,87 +451,50 @@ def _other_words(site):
     "Words to put in place of the first sentence's hidden ones: a number for a number."
     first, *others = [hidden for _, hidden in site.first]
     alike = [words for words in others if words.isdigit() == first.isdigit()]
-    return alike[0] if alike else "1900" if first.isdigit() else "Atlantis"
-
-# %% ../../nbs/show/99_app.ipynb #031
-def _make_editor():
-    "Fields to write a document, and buttons to save, remove and add some."
-    with gr.Accordion("Write, edit or remove documents yourself", open=False):
-        which = gr.Dropdown(
-            [_NEW_DOCUMENT],
-            value=-1,
-            label="Passage",
-            info="those that the sentence finds",
-            elem_id="world-which",
-        )
-        title = gr.Textbox("", label="Title", max_length=LIMITS["title"], elem_id="world-title")
-        body = gr.Textbox(
-            "", label="Text", max_length=LIMITS["text"], lines=4, elem_id="world-body"
-        )
-        with gr.Row():
-            save = gr.Button("Save", elem_id="world-save", min_width=100)
-            drop = gr.Button("Remove the passage", elem_id="world-drop", min_width=100)
-            file = gr.UploadButton(
-                f"Add JSONL (title, text; ≤ {LIMITS['upload'] // 1024} KB)",
-                file_types=[".jsonl"],
-                elem_id="world-file",
-                min_width=100,
-            )
-    return [which, title, body, save, drop, file]
+    return [*alike, "1900" if first.isdigit() else "Atlantis"][0]
 
 # %% ../../nbs/show/99_app.ipynb #c4353ce3
+@_tab("Change the world")
 def _world_tab(site, knobs):
-    "Change the world."
-    _hint(
-        "The corpus is memory that can be edited. Change what a passage says, add one, or remove "
-        "one: the answer follows, and nothing is trained."
-    )
+    """The corpus is memory that can be edited. Change what a passage says, add one, or remove one:
+    the answer follows, and nothing is trained."""
     state, panel = gr.State(None), _Panel(site, "world", "Fill in both worlds")
     with gr.Group(), gr.Row():
-        instead = gr.Textbox(
-            _other_words(site),
-            label="Let the passages say this instead of the hidden words",
-            max_length=LIMITS["hidden"],
-            scale=3,
-        )
-        swap = gr.Button("Rewrite them", scale=1, min_width=120)
-    which, title, body, save, drop, file = _make_editor()
-    undo = gr.Button("Undo all changes", elem_id="world-undo", size="sm")
-    note = _picture()
+        instead, swap = _make("world-instead", value=_other_words(site)), _make("world-swap")
+    with gr.Accordion("Write, edit or remove documents yourself", open=False):
+        which = _make("world-which", choices=[_NEW_DOCUMENT])
+        title, body = _make("world-title"), _make("world-body")
+        with gr.Row():
+            save, drop, file = _make("world-save"), _make("world-drop"), _make("world-file")
+    undo, note = _make("world-undo"), _picture()
     listed = _picture(render("changes.html", world=site.untouched), elem_id="world-changes")
     shows = [state, note, listed, which, _picture(elem_id="world-out")]
-    panel.wire(_change_world(site, lambda world, _: world), [state, *knobs], shows)
+    query = [*panel.both, *knobs]
+    panel.wire(_change_world(site, lambda world: world), [*knobs, state], shows)
     for event, change, fields in (
-        (swap.click, functools.partial(_swap_words, site), [instead]),
-        (
-            save.click,
-            lambda world, _, *passage: _save_passage(world, *passage),
-            [which, title, body],
-        ),
-        (drop.click, lambda world, _, block: _remove_passage(world, block), [which]),
-        (file.upload, lambda world, _, path: _add_file(world, path), [file]),
-        (undo.click, lambda *_: site.untouched, []),
+        (swap.click, functools.partial(_swap_words, site), [instead, *query]),
+        (save.click, _save_passage, [which, title, body]),
+        (drop.click, _remove_passage, [which]),
+        (file.upload, _add_file, [file]),
+        (undo.click, lambda _: site.untouched, []),
     ):
-        asks = [*panel.both, state, *knobs, *fields]
-        event(_change_world(site, change), asks, shows, **_MODEL)
+        event(_change_world(site, change), [*query, state, *fields], shows, **_MODEL)
 
     def choose(block, world):
-        world = world or site.untouched
-        if block is None or not 0 <= block < len(world):
-            return "", ""
-        return world.title(block), world.text(block)
+        if world and block in range(len(world)):
+            return world.title(block), world.text(block)
+        return "", ""
 
     which.input(choose, [which, state], [title, body], **_QUIET)
 
 
 def _change_world(site, change):
-    "A handler that makes a new world by `change(world, query, *more)`, and shows it."
+    "A handler that makes a new world by `change(world, *fields)`, and shows it."
 
-    def run(text, hidden, world, *values):
-        query = Query(text, hidden, *values[:6])
-        world, note = world or site.untouched, ""
+    def run(*values):
+        query, world, note = Query(*values[:8]), values[8] or site.untouched, ""
         try:
-            world = change(world, query, *values[6:])
+            world = change(world, *values[9:])
         except UserError as e:
             note = _error_box(e)
         found = _find_passages(site, query, world)
@@ -642,62 +515,49 @@ def mapped(site: Site, query: Query) -> Markup:
     "The corpus in the plane, the passages that the sentence finds in rings."
     found = _find_passages(site, query)
     m = corpus_map(site.x, query.moment, also=tuple(d["block"] for d in found))
-    return render("mapped.html", map=map_svg(m, found), m=m, n_blocks=len(site.store))
+    return render("mapped.html", map=map_svg(m, found), m=m, site=site)
 
 
-def _map_tab(site, knobs, panel, tab):
-    "Corpus map."
-    _hint(
-        "Each dot is a passage; near dots have similar embeddings. Point at one to read its title. "
-        "Rings are the passages found for the sentence of the first tab."
-    )
-    out = _picture(elem_id="map-out", min_height=300)
-    tab.select(
-        lambda *values: mapped(site, Query(*values)),
-        [*panel.both, *knobs],
-        out,
-        **_MODEL,
-    )
+@_tab("Corpus map")
+def _map_tab(site, knobs, panel):
+    """Each dot is a passage; near dots have similar embeddings. Point at one to read its title.
+    Rings are the passages found for the sentence of the first tab."""
+    out = _picture(elem_id="map-out")
+    asks = [*panel.both, *knobs]
+    out.parent.select(lambda *values: mapped(site, Query(*values)), asks, out, **_MODEL)
 
 
 @_shown
-def _drawn_curves(site) -> Markup:
+def _drawn_curves(site):
     "The curves of the run, as far as it has got."
     if site.folder is None:
         raise UserError("no run, no curves; type python -m realm_nb.train and start this app again")
     return curves_page(curves(site.folder))
 
 
-def _last_noted(site):
-    "What changes with the run's metrics."
-    found = site.folder.glob("metrics.jsonl") if site.folder else []
-    return [(path.stat().st_mtime_ns, path.stat().st_size) for path in found]
-
-
-def _curves_tab(site, tab):
-    "Training curves, live."
-    _hint(
-        "What the run noted while it was trained; while it still trains, the curves grow every two "
-        "seconds."
-    )
-    out, seen = _picture(elem_id="curves-out", min_height=200), gr.State(None)
-    timer = gr.Timer(2, active=False)
+@_tab("Training curves")
+def _curves_tab(site):
+    """What the run noted while it was trained; while it still trains, the curves grow every two
+    seconds."""
+    out, seen = _picture(elem_id="curves-out"), gr.State(None)
+    timer, tab = gr.Timer(2, active=False), out.parent
 
     def show(seen):
-        now = _last_noted(site)
-        if now and now == seen:
+        found = site.folder.glob("metrics.jsonl") if site.folder else []
+        sizes = [path.stat().st_size for path in found]
+        if sizes and sizes == seen:
             return gr.skip(), gr.skip()
-        return _drawn_curves(site), now
+        return _drawn_curves(site), sizes
 
     def watch(event: gr.SelectData):
-        return gr.Timer(active=event.value == "Training curves")
+        return gr.Timer(active=event.value == tab.label)
 
     gr.on([tab.select, timer.tick], show, seen, [out, seen], **_QUIET)
     tab.parent.select(watch, None, timer, **_QUIET)
 
 # %% ../../nbs/show/99_app.ipynb #035
 @_telling
-def _as_data(error: UserError):
+def _as_data(error):
     "Raise what a client reads as an error."
     raise gr.Error(str(error))
 
@@ -707,11 +567,11 @@ def _api(site):
 
     def api_fill(*values) -> dict:
         "Fill the blank of a sentence, in the corpus or in one that is changed for this call."
-        query = Query(*values)
-        if not query.added and not query.removed:
-            return _result_of(site, query)
-        documents = [checked(document, "added") for document in query.added]
-        return _result_of(site, query, site.untouched.edited(documents, map(int, query.removed)))
+        query, world = Query(*values), None
+        if query.added or query.removed:
+            documents = [checked(document, "added") for document in query.added]
+            world = site.untouched.edited(documents, map(int, query.removed))
+        return _result_of(site, query, world)
 
     # Gradio reads an endpoint's parameters from its signature: here, the fields of a Query.
     api_fill.__signature__ = inspect.signature(Query).replace(return_annotation=dict)
@@ -723,9 +583,7 @@ def _api(site):
 
     def api_ask(question: str, k: int = 4) -> dict:
         "Answer a question; without a reader, the documents found."
-        if site.answerer:
-            return site.answerer(limited(question, "sentence"), k)
-        return look_up(site.x, question, Settings(k))
+        return _answer_of(site, Query(question, k=k))
 
     def api_compare(text: str, hidden: str = "", k: int = 4) -> dict:
         "A sentence at every moment that is ready."
@@ -740,16 +598,15 @@ def _api(site):
     def api_moments() -> list:
         return [m.name for m in site.x.states]
 
-    for work in (
-        api_fill,
-        api_look_up,
-        api_ask,
-        api_compare,
-        api_corpus_map,
-        api_curves,
-        api_moments,
-    ):
-        name = work.__name__.removeprefix("api_")
+    for name, work in {
+        "fill": api_fill,
+        "look_up": api_look_up,
+        "ask": api_ask,
+        "compare": api_compare,
+        "corpus_map": api_corpus_map,
+        "curves": api_curves,
+        "moments": api_moments,
+    }.items():
         gr.api(_as_data(work), api_name=name, concurrency_id="model")
 
 # %% ../../nbs/show/99_app.ipynb #036
@@ -761,18 +618,12 @@ def build_page(site: Site):
         _picture(render("header.html", site=site))
         knobs = _make_knobs(site)
         with gr.Tabs(overflow_behavior="wrap"):
-            with gr.Tab("Fill a blank", id="fill"):
-                panel = _fill_tab(site, knobs, page)
-            with gr.Tab("Ask a question", id="ask"):
-                _ask_tab(site, knobs)
-            with gr.Tab("Before and after", id="compare"):
-                _compare_tab(site, knobs)
-            with gr.Tab("Change the world", id="world"):
-                _world_tab(site, knobs)
-            with gr.Tab("Corpus map", id="map") as tab:
-                _map_tab(site, knobs, panel, tab)
-            with gr.Tab("Training curves", id="curves") as tab:
-                _curves_tab(site, tab)
+            panel = _fill_tab(site, knobs, page)
+            _ask_tab(site, knobs)
+            _compare_tab(site, knobs)
+            _world_tab(site, knobs)
+            _map_tab(site, knobs, panel)
+            _curves_tab(site)
         _api(site)
     return page.queue(max_size=128, default_concurrency_limit=4)
 

@@ -39,7 +39,7 @@ def limited(text: str, what: str) -> str:
 class InMemoryStore:
     "Blocks of `documents`, held in memory; answers what a `TokenStore` answers about blocks."
 
-    def __init__(self, documents: list[Document], tokenizer, max_block_len: int = 288):
+    def __init__(self, documents: list[Document], tokenizer, max_block_len: int):
         self.special, self.max_block_len = SpecialTokens.of(tokenizer), max_block_len
         self.titles: list[str] = []
         self._title_ids: list = []
@@ -101,30 +101,27 @@ class EditedCorpus:
     def __len__(self) -> int:
         return len(self.store) + len(self.own)
 
-    def _part(self, block: int):
-        "The store that holds a block, and its number there."
+    def _ask(self, what, block):
+        "What the store that holds a block says of it."
         own = block - len(self.store)
-        return (self.store, block) if own < 0 else (self.own, own)
+        return getattr(self.store, what)(block) if own < 0 else getattr(self.own, what)(own)
 
     def text(self, block: int) -> str:
         "The sentences of a block."
-        part, i = self._part(block)
-        return part.text(i)
+        return self._ask("text", block)
 
     def body(self, block: int) -> np.ndarray:
         "The token ids of a block's sentences, int [n], without title and specials."
-        part, i = self._part(block)
-        return part.body(i)
+        return self._ask("body", block)
 
     def title(self, block: int) -> str:
         "The title of a block's document."
-        part, i = self._part(block)
-        return part.title(i)
+        return self._ask("title", block)
 
     def document_of(self, block: int) -> int:
         "The number of the document that a block was cut from; the added ones are numbered on."
-        part, i = self._part(block)
-        return part.document_of(i) + (len(self.store.titles) if part is self.own else 0)
+        own = block >= len(self.store)
+        return self._ask("document_of", block) + own * len(self.store.titles)
 
     def title_ids(self, document: int):
         "The token ids of a document's title."
