@@ -180,11 +180,9 @@ class Embedding:
         return self._rows(self.frozen, dtype, self.stored)
 
     def _rows(self, embedder, dtype, stored):
-        import numpy as np
+        from realm_nb.retrieval import embed_store
 
-        from realm_nb.builder.builder import embed_rows
-
-        return np.concatenate(list(embed_rows(embedder, self.store, self.blocks, dtype, stored)))
+        return embed_store(embedder, self.store, self.blocks, dtype, stored, bar=False)
 
     def sentence_transformers(self, half=False):
         "What sentence-transformers makes of the texts."

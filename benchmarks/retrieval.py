@@ -1,11 +1,16 @@
-"""Recall, latency, memory and bytes a block of each search back end, over a real index and a synthetic one of any size.
+"""Recall, latency, memory and bytes a block of each search back end, over a real index and a
+synthetic one of any size.
 
-    python benchmarks/retrieval.py real WORK --store DIR --base DIR     # embed the blocks of a token store, then measure
-    python benchmarks/retrieval.py synthetic WORK --n 13000000          # clustered random vectors in float16, made in chunks
-    python benchmarks/retrieval.py table WORK                           # the results so far as markdown
+    # embed the blocks of a token store, then measure
+    python benchmarks/retrieval.py real WORK --store DIR --base DIR
+    # clustered random vectors in float16, made in chunks
+    python benchmarks/retrieval.py synthetic WORK --n 13000000
+    # the results so far as markdown
+    python benchmarks/retrieval.py table WORK
 
-Each back end is built, saved, opened memory-mapped and measured in a process of its own, one after the other; a result that is there is not measured again.
-The bound is what a back end must read (its codes, or the probed share of them) divided by the memory bandwidth measured in the same process."""
+Each back end is built, saved, opened memory-mapped and measured in a process of its own, one after
+the other; a result that is there is not measured again. The bound is what a back end must read (its
+codes, or the probed share of them) divided by the memory bandwidth measured in the same process."""
 
 import argparse
 import json
@@ -45,7 +50,8 @@ SLICE = ["HNSW32 efSearch=64"]
 
 
 def make_real(folder: Path, store, base, queries=256):
-    "Embeddings of a real store by `base`'s Embedder, and of some of its sentences; each sentence's own block is excluded."
+    """Embeddings of a real store by `base`'s Embedder, and of some of its sentences; each
+    sentence's own block is excluded."""
     from realm_nb.store import TokenStore
     from realm_nb.towers import ModelConfig, Towers, embed_all, query_sequence, towers_from_base
 
@@ -70,7 +76,8 @@ def make_real(folder: Path, store, base, queries=256):
 
 
 def make_synthetic(folder: Path, n: int, queries=64, chunk=250_000, centres=20_000):
-    "n clustered vectors of 128 in float16, a chunk at a time; queries are noisy copies of some, which are excluded."
+    """n clustered vectors of 128 in float16, a chunk at a time; queries are noisy copies of some,
+    which are excluded."""
     g = np.random.default_rng(0)
     middle = g.standard_normal((centres, 128), dtype=np.float32)
     out = np.lib.format.open_memmap(folder / "embeddings.npy", "w+", np.float16, (n, 128))
@@ -195,7 +202,8 @@ def measure(name: str, data: Path, n: int) -> dict:
 def table(results) -> str:
     "Results as markdown."
     lines = [
-        "| back end | blocks | recall@8 | bytes a block | 1 query, ms | bound, ms | 64 queries, ms | their product alone, ms | build, s | peak, GB |",
+        "| back end | blocks | recall@8 | bytes a block | 1 query, ms | bound, ms "
+        "| 64 queries, ms | their product alone, ms | build, s | peak, GB |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     cell = lambda v: "" if v is None else f"{v:,.3g}" if v < 100 else f"{v:,.0f}"
@@ -239,7 +247,8 @@ def main(argv=None):
     if a.what == "table":
         for path in sorted(a.work.glob("*/results.json")):
             print(
-                f"\n{path.parent.name}, bandwidth {max(r['bandwidth_GBs'] for r in json.loads(path.read_text())):.1f} GB/s\n\n"
+                f"\n{path.parent.name}, bandwidth "
+                f"{max(r['bandwidth_GBs'] for r in json.loads(path.read_text())):.1f} GB/s\n\n"
                 + table(json.loads(path.read_text()))
             )
         return

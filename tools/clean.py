@@ -1,4 +1,6 @@
-"""Clean the notebooks: what nbdev_clean does, and no progress bars or widget state. With --check, only name those that are not clean."""
+"""Clean the notebooks: what nbdev_clean does, and no progress bars or widget state.
+
+With --check, only name those that are not clean."""
 
 import copy
 import json

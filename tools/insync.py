@@ -1,4 +1,6 @@
-"""Say whether realm_nb/ is what the notebooks export (exit status 1 if not). Exports into a temporary copy and changes nothing here."""
+"""Say whether realm_nb/ is what the notebooks export (exit status 1 if not).
+
+Exports into a temporary copy and changes nothing here."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Is the library still easy to read? Prints what is counted, and where a limit is passed (status 1).
+"""Is the library easy to read? Prints what is counted, and where a limit is passed (status 1).
 
 What is said is counted in nodes of Python's syntax tree, however it is laid out."""
 

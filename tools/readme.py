@@ -1,4 +1,6 @@
-"""Make README.md from nbs/index.ipynb. With --check, only say whether it is in sync (exit status 1 if not)."""
+"""Make README.md from nbs/index.ipynb.
+
+With --check, only say whether it is in sync (exit status 1 if not)."""
 
 import json
 import re
@@ -6,7 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTE = "<!-- Made from nbs/index.ipynb by tools/readme.py: edit the notebook, then `make readme`. -->\n"
+NOTE = "<!-- Made from nbs/index.ipynb by tools/readme.py: edit that, then `make readme`. -->\n"
 
 
 def text_of(value) -> str:

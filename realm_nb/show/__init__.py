@@ -1,0 +1,1 @@
+"What a run retrieves and how sure it is: pictures, comparisons and the app."

@@ -1,0 +1,1 @@
+"From sources to sentences, pieces and the spans worth hiding."
