@@ -1,1 +1,1 @@
-"What every stage needs and no paper is about: settings, errors, files, folders, devices, processes."
+"What every stage needs and no paper is about: settings, files, folders, devices, processes."
