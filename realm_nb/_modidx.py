@@ -274,6 +274,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'realm_nb.evaluate.plain': ('evaluate.html#plain', 'realm_nb/evaluate.py'),
                                    'realm_nb.evaluate.predict': ('evaluate.html#predict', 'realm_nb/evaluate.py'),
                                    'realm_nb.evaluate.ratio': ('evaluate.html#ratio', 'realm_nb/evaluate.py'),
+                                   'realm_nb.evaluate.retrieve': ('evaluate.html#retrieve', 'realm_nb/evaluate.py'),
                                    'realm_nb.evaluate.running_mean': ('evaluate.html#running_mean', 'realm_nb/evaluate.py'),
                                    'realm_nb.evaluate.showcase': ('evaluate.html#showcase', 'realm_nb/evaluate.py'),
                                    'realm_nb.evaluate.table': ('evaluate.html#table', 'realm_nb/evaluate.py'),

@@ -4,15 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from realm_nb.evaluate import bootstrap, measure, predict
+from realm_nb.evaluate import bootstrap, measure, predict, retrieve
 from realm_nb.masking import Masker
 from realm_nb.pretrain import (
     Realm,
-    find_candidates,
     holds,
     log_probs_at_masks,
     score,
-    score_candidates,
     valid_mask,
 )
 from realm_nb.retrieval import MISSING, ExactIndex
@@ -37,14 +35,6 @@ def world(tmp_path_factory):
     return realm, masker, ExactIndex(realm.build_index(bar=False))
 
 
-@torch.no_grad()
-def candidates(realm, examples, index, k):
-    "(ids, log p(z|x)) as `measure` takes them."
-    x = realm.embed_queries(examples)
-    ids = find_candidates(realm, index, x, examples, k)
-    return ids, score_candidates(realm, x, ids)
-
-
 @pytest.mark.parametrize("n", [1, 2, 17])
 def test_any_number_of_examples(world, n):
     realm, masker, index = world
@@ -58,7 +48,7 @@ def test_any_number_of_examples(world, n):
 def test_predictions_equal_brute_force(world):
     realm, masker, index = world
     examples = [masker(s) for s in masker.sentences[5:13]]
-    ids, log_p_z = candidates(realm, examples, index, 4)
+    ids, log_p_z = retrieve(realm, index, examples, 4)
     with torch.no_grad():
         scores, said, said_null = predict(realm, examples, ids, log_p_z)
         again = score(realm, examples, ids)
@@ -85,7 +75,7 @@ def test_predictions_equal_brute_force(world):
 def test_candidates_leave_out_the_origin_and_begin_with_the_null_document(world):
     realm, masker, index = world
     examples = [masker(s) for s in masker.sentences]
-    ids, log_p_z = candidates(realm, examples, index, 5)
+    ids, log_p_z = retrieve(realm, index, examples, 5)
     assert (ids[:, 0] == MISSING).all() and (ids[:, 1:] != MISSING).all()
     assert all(e.block not in row and len(set(row)) == 5 for e, row in zip(examples, ids.tolist()))
     assert torch.allclose(log_p_z.exp().sum(1), torch.ones(len(examples)), atol=1e-5)
