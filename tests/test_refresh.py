@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from realm_nb.builder import builder
 from realm_nb.builder.builder import (
     Snapshots,
     cpu_state_dict,
@@ -285,6 +286,20 @@ def test_damaged_version(site, nursery, tmp_path, record_property, harm):
     assert longest < STALL and all(
         rows.std() > 0 and rows.shape == (len(site.corpus), 8) for rows in made
     )
+
+
+def test_a_snapshot_that_goes_away_while_it_is_opened(tmp_path, monkeypatch):
+    "torch says so with a RuntimeError; the builder takes it for damage, and waits for another."
+    snapshots = Snapshots(tmp_path)
+    snapshots.publish(5, {"weight": torch.ones(2, 2)}, {})
+
+    def gone(path):
+        os.remove(path)
+        torch.UntypedStorage.from_file(str(path), False, 1)
+
+    monkeypatch.setattr(builder, "load_file", gone)
+    with pytest.raises(builder.Damaged, match="another will come"):
+        snapshots.load(5)
 
 
 def test_clock_jumps(site, nursery, tmp_path, monkeypatch, record_property):

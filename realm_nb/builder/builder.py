@@ -117,7 +117,10 @@ class Snapshots:
             meta, weights = self._meta(step), path / "embedder.safetensors"
             if sha256(weights) != meta["sha256"]:
                 raise ValueError("its checksum is wrong")
-            return load_file(weights), meta
+            try:
+                return load_file(weights), meta
+            except RuntimeError as e:  # torch's, for a file that goes away while it is opened
+                raise OSError(first_line(e)) from None
 
     def _meta(self, step):
         return json.loads((self.path(step) / "meta.json").read_text(encoding="utf-8"))
