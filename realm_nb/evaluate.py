@@ -26,6 +26,7 @@ from realm_nb.pretrain import (
     Realm,
     Scores,
     answer_hits,
+    find_candidates,
     log_probs_at_masks,
     score,
     valid_mask,
@@ -72,8 +73,7 @@ def retrieve(realm: Realm, index: Index, examples, k: int) -> tuple[np.ndarray, 
     """(Candidate blocks int64 [B, k], ∅ first; their log p(z|x) [B, k] as the index scores them:
     with an index of these towers, what `score_candidates` says, and no block is embedded)."""
     x, null = realm.embed_queries(examples), realm.embed_blocks(np.array([MISSING]))
-    scores, ids = index.search(x.cpu().numpy(), k - 1, [e.exclude for e in examples])
-    ids = np.pad(ids, ((0, 0), (1, 0)), constant_values=MISSING)
+    ids, scores = find_candidates(realm, index, x, examples, k)
     f = torch.cat([x @ null.T, torch.from_numpy(scores).to(x.device)], 1) * realm.scale
     return ids, f.masked_fill(~valid_mask(ids).to(x.device), -torch.inf).log_softmax(1)
 

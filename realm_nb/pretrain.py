@@ -144,12 +144,13 @@ def valid_mask(ids: np.ndarray) -> torch.Tensor:
 
 def find_candidates(
     realm: Realm, index: Index, x: torch.Tensor, examples: list[Example], k: int
-) -> np.ndarray:
-    """Candidate blocks int64 [B, k] for embeddings `x` [B, D]: ∅ (`MISSING`) first, then the best k
-    - 1 that each example does not exclude (section 3.4)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """(Candidate blocks int64 [B, k] for embeddings `x` [B, D]: ∅ (`MISSING`) first, then the best
+    k - 1 that each example does not exclude; the index's scores of these k - 1, float32 [B, k - 1])
+    (section 3.4)."""
     exclude = [e.exclude for e in examples]
-    _, ids = index.search(x.detach().cpu().numpy(), k - 1, exclude)
-    return np.pad(ids, ((0, 0), (1, 0)), constant_values=MISSING)
+    scores, ids = index.search(x.detach().cpu().numpy(), k - 1, exclude)
+    return np.pad(ids, ((0, 0), (1, 0)), constant_values=MISSING), scores
 
 # %% ../nbs/70_pretrain.ipynb #015
 def score_candidates(realm: Realm, x: torch.Tensor, ids: np.ndarray) -> torch.Tensor:
@@ -166,9 +167,9 @@ def start_null(realm: Realm, examples: list[Example], index: Index, k: int):
     null, x = realm.towers.embedder.null, realm.embed_queries(examples)
     if null is None:
         return
-    scores, ids = index.search(x.cpu().numpy(), k - 1, [e.exclude for e in examples])
+    ids, scores = find_candidates(realm, index, x, examples, k)
     mean = x.mean(0)
-    null.copy_(mean * float(scores[ids != MISSING].mean()) / (mean @ mean))
+    null.copy_(mean * float(scores[ids[:, 1:] != MISSING].mean()) / (mean @ mean))
 
 # %% ../nbs/70_pretrain.ipynb #018
 def log_probs_at_masks(realm: Realm, examples: list[Example], ids: np.ndarray):
@@ -226,7 +227,7 @@ def realm_step(
 
     `masks`: what the loss is divided by, by default the number of masks in the batch."""
     x = realm.embed_queries(examples)  # [B, D], with gradient
-    ids = find_candidates(realm, index, x, examples, k)  # [B, K], ∅ first, own block excluded
+    ids, _ = find_candidates(realm, index, x, examples, k)  # [B, K], ∅ first, own block excluded
     z = realm.embed_blocks(ids)  # [B, K, D], with gradient
     log_p = log_p_z(x, z, valid_mask(ids).to(x.device), realm.scale)  # log p(z|x) [B, K]
     log_p_y_z, real = score_answers(realm, examples, ids)  # log p(y|z,x) [B, K, M]

@@ -245,7 +245,7 @@ def _search(x, example, settings, moment, world):
         if len(index) == len(world.removed):
             raise UserError("no document is left to search; put one back, or add one")
     query = realm.embed_queries([example])
-    ids = find_candidates(realm, index, query, [example], settings.k + 1)
+    ids, _ = find_candidates(realm, index, query, [example], settings.k + 1)
     found = int((ids[0, 1:] != MISSING).sum())
     if not found and not settings.null:
         raise UserError("every document is left out and so is ∅; turn one of them on")
