@@ -50,8 +50,8 @@ def cli(main):
 
 # %% ../../nbs/core/02_errors.ipynb #010
 def first_line(error: BaseException) -> str:
-    "What an exception says, cut to one line; its kind when it says nothing."
-    return str(error).partition("\n")[0][:200] or type(error).__name__
+    "The first line of what an exception says, whole; its kind when it says nothing."
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 DAMAGE = (

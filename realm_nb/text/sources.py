@@ -295,7 +295,7 @@ def _from_hub(source: Source, root: Path, scratch: Path):
         raise
     except Exception as e:
         where = f"{source.name} from the hub ({source.hub})"
-        raise Unreachable(f"cannot download {where}: {first_line(e)}; {OFFLINE}") from None
+        raise Unreachable(f"cannot download {where}: {first_line(e)[:200]}; {OFFLINE}") from None
     publish_source(folder, root, source, "hub")
 
 
