@@ -22,7 +22,13 @@ What a user needs is here, and is loaded when it is first asked for:
 | `UserError` | what a user can put right |
 """
 
+import os
 from importlib import import_module
+
+# Nobody is told what is read or trained here, unless the user has said so.
+for _name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 __version__ = "0.1.0"
 

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from .core.device import autocast, rng
 from .core.distributed import gather, gather_objects, rank
 from .core.errors import UserError, damaged, nearest
-from .core.files import atomic_path, digest, progress
+from .core.files import atomic_folder, check_seal, digest, progress
 from .core.loop import module_digest
-from .store import TokenStore
+from .store import FORMAT, TokenStore
 from realm_nb.towers import (
     NULL,
     Embedder,
@@ -186,13 +186,14 @@ class FaissIndex:
 # %% ../nbs/45_retrieval.ipynb #018
 def save_index(index: ExactIndex, folder):
     "Write an index to `folder`, in one rename."
-    with atomic_path(folder, folder=True) as tmp:
+    with atomic_folder(folder) as tmp:
         save_file({"embeddings": index.embeddings.contiguous()}, tmp / "index.safetensors")
 
 
 def load_index(folder) -> ExactIndex:
     "The index in `folder`, memory-mapped. Raises `UserError` if there is none, or it is damaged."
     with damaged(folder, "the index", "delete it and build it again"):
+        check_seal(folder)
         return ExactIndex(load_file(Path(folder) / "index.safetensors")["embeddings"])
 
 # %% ../nbs/45_retrieval.ipynb #021
@@ -252,6 +253,7 @@ class StoredLayers:
     def __init__(self, folder):
         self.folder = Path(folder)
         with damaged(folder, "the frozen layers"):
+            check_seal(folder)
             self.offsets = np.load(self.folder / "offsets.npy", mmap_mode="r")
             self.rows = np.load(self.folder / "rows.npy", mmap_mode="r")
 
@@ -271,7 +273,7 @@ class StoredLayers:
         sequences = document_sequences(store, [*range(len(store)), MISSING])
         offsets = np.cumsum([0, *map(len, sequences)])
         shape = (int(offsets[-1]), embedder.bert.config.hidden_size)
-        with atomic_path(folder, folder=True) as tmp:
+        with atomic_folder(folder) as tmp:
             rows = np.lib.format.open_memmap(tmp / "rows.npy", "w+", np.float16, shape)
             for lo in progress(range(0, len(sequences), 1024), desc="frozen layers"):
                 for group in length_groups(sequences[lo : lo + 1024]):
@@ -298,7 +300,7 @@ def stored_layers(embedder: Embedder, store: TokenStore, dtype=torch.float32):
     if not frozen or size / 1e9 > STORED_GB:
         return None
     layers = torch.nn.ModuleList([bert.embeddings, *bert.encoder.layer[:frozen]])
-    name = digest([module_digest(layers), store.max_block_len])
+    name = digest([module_digest(layers), store.max_block_len, str(dtype), FORMAT])
     folder = store.folder.parent / f"layers-{name}"
     if not folder.exists():
         StoredLayers.build(embedder, store, folder, dtype)

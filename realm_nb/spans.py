@@ -26,7 +26,14 @@ import torch
 
 from .core.config import dispatch, parse, setting
 from .core.errors import UserError, cli, damaged
-from .core.files import atomic_path, cache_home, progress, write_json
+from realm_nb.core.files import (
+    atomic_folder,
+    atomic_path,
+    cache_home,
+    check_seal,
+    progress,
+    write_json,
+)
 from .store import TokenStore, build_store
 from .text.documents import read_corpus
 from .text.sources import weights_folder
@@ -152,7 +159,7 @@ class SpanTable:
 
     def save(self, folder):
         "Write the table to `folder`, whole or not at all."
-        with atomic_path(folder, folder=True) as tmp:
+        with atomic_folder(folder) as tmp:
             np.save(tmp / "spans.npy", self.columns)
             write_json(tmp / "meta.json", {"labels": self.labels, "report": self.report})
 
@@ -160,6 +167,7 @@ class SpanTable:
     def load(cls, folder) -> "SpanTable":
         "Read what `save` wrote; raises `UserError` if it is damaged."
         with damaged(folder, "the span table"):
+            check_seal(folder)
             columns = np.load(Path(folder) / "spans.npy", allow_pickle=False)
             return cls(columns, **json.loads((Path(folder) / "meta.json").read_text()))
 

@@ -20,7 +20,15 @@ import numpy as np
 
 from .core.config import setting
 from .core.errors import UserError, damaged
-from .core.files import atomic_path, cache_home, digest, progress, sha256, write_json
+from realm_nb.core.files import (
+    atomic_folder,
+    cache_home,
+    check_seal,
+    digest,
+    progress,
+    sha256,
+    write_json,
+)
 from .text.documents import licence_of, read_corpus
 from .text.sentences import sentences
 from .text.tokenizer import SpecialTokens, tokenize, tokenizer_digest
@@ -83,7 +91,7 @@ def tokenize_documents(
             yield title, first.token_ids, kept
 
 # %% ../nbs/20_store.ipynb #015
-FORMAT = 3
+FORMAT = 4
 ARRAYS = {
     "token_ids": "uint16",
     "token_spans": "uint16",
@@ -151,7 +159,7 @@ def build_store(
         raise UserError(f"max_block_len is {max_block_len}; a block needs at least 8 pieces")
     rows = tokenize_documents(documents, tokenizer, max_pieces_per_document)
     bar = progress(rows, desc="tokenise", unit=" documents")
-    with atomic_path(folder, folder=True) as tmp:
+    with atomic_folder(folder) as tmp:
         titles = _write_arrays(tmp, bar, max_block_len)
         if not titles:
             raise UserError(
@@ -212,6 +220,7 @@ class TokenStore:
                     f"{folder}: a store of format {self.meta['format']}, this version reads "
                     f"{FORMAT}; build it again"
                 )
+            check_seal(self.folder)
             self.titles = json.loads((self.folder / "titles.json").read_text(encoding="utf-8"))
             for name, dtype in ARRAYS.items():
                 path = self.folder / f"{name}.bin"

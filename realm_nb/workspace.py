@@ -19,7 +19,7 @@ from .core.config import load_by_name, setting
 from .core.device import pick_device, pick_precision, rng, seed_everything
 from .core.distributed import broadcast_from_rank0
 from .core.errors import UserError, nearest
-from .core.files import atomic_path, cache_home, digest
+from .core.files import atomic_folder, cache_home, digest
 from .core.folder import Run, load_config, step_folders, step_of
 from .core.loop import module_digest
 from .evaluate import EvaluateConfig
@@ -146,7 +146,7 @@ def scratch_base(config: Config) -> Path:
         tokenizer = tiny_tokenizer(d.text for d in documents)
         seed_everything(config.seed)
         bert = tiny_towers(len(tokenizer), hidden=128).embedder.bert
-        with atomic_path(folder, folder=True) as tmp:
+        with atomic_folder(folder) as tmp:
             bert.save_pretrained(tmp)
             tokenizer.save_pretrained(tmp)
     return folder
@@ -330,7 +330,7 @@ class Workspace:
             name = digest([vars(self.config.model), self.config.seed, self.store.meta])
             folder = cache_home() / "explored" / f"base-{name}"
             if not folder.exists():
-                with atomic_path(folder, folder=True) as tmp:
+                with atomic_folder(folder) as tmp:
                     self.new_towers().save(tmp)
         return Towers.load(folder, self.device).eval().requires_grad_(False)
 

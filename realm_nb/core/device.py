@@ -39,9 +39,14 @@ def pick_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        return torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
         raise UserError(f"unknown device {name!r}; try auto, cpu, cuda or cuda:0") from None
+    have = torch.accelerator.current_accelerator(check_available=True)
+    kind, count = (have.type, torch.accelerator.device_count()) if have else ("cpu", 1)
+    if device.type not in ("cpu", kind) or (device.index or 0) >= count:
+        raise UserError(f"this machine has no device {name!r}; use auto, cpu or {kind}")
+    return device
 
 
 def _matmul_seconds(dtype: torch.dtype) -> float:

@@ -9,7 +9,6 @@ __all__ = ['Site', 'Query', 'link', 'from_link', 'filled', 'asked', 'compared', 
 # %% ../../nbs/show/99_app.ipynb #002
 import functools
 import inspect
-import os
 import re
 import threading
 import tomllib
@@ -41,14 +40,13 @@ from ..text.taggers import make_tagger
 from ..text.wikitext import Document
 from ..workspace import newest_run
 
-# %% ../../nbs/show/99_app.ipynb #2ce354a6
-os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
+# %% ../../nbs/show/99_app.ipynb #004
 try:
     import gradio as gr
 except ImportError:
     gr = None  # type: ignore[assignment]
 
-# %% ../../nbs/show/99_app.ipynb #006
+# %% ../../nbs/show/99_app.ipynb #007
 class Site:
     """What the page shows: an Explorer, and the run's folder if there is one.
 
@@ -77,7 +75,7 @@ class Site:
             self.x.index(state.name)
             self.x.realm(state.name)
 
-# %% ../../nbs/show/99_app.ipynb #009
+# %% ../../nbs/show/99_app.ipynb #010
 class Query(NamedTuple):
     """A sentence, its hidden words, the settings, and the moment that answers ('': the newest).
 
@@ -128,7 +126,7 @@ def from_link(values) -> Query:
     except (ValueError, UserError):
         return query
 
-# %% ../../nbs/show/99_app.ipynb #011
+# %% ../../nbs/show/99_app.ipynb #013
 def _error_box(error):
     "An error as a note on the page."
     return Markup('<p class="error" role="alert">{}</p>').format(error)
@@ -152,7 +150,7 @@ def _telling(tell):
 
 _shown = _telling(_error_box)
 
-# %% ../../nbs/show/99_app.ipynb #012
+# %% ../../nbs/show/99_app.ipynb #014
 def _words_of(site, text, hidden):
     "The buttons under the sentence; names and dates of the rule tagger are one button each."
     full = _put_back(text, hidden)
@@ -174,7 +172,7 @@ def _hide_at(text, hidden, start, end):
         return text, hidden
     return "[MASK]".join(BLANK.sub("…", part) for part in (full[:start], full[end:])), words
 
-# %% ../../nbs/show/99_app.ipynb #9a9bbe55
+# %% ../../nbs/show/99_app.ipynb #015
 def _result_of(site, query, world=None):
     "What `fill` gives, or in the reduced mode `look_up`."
     if site.reads:
@@ -197,7 +195,7 @@ def filled(site: Site, query: Query, result=None) -> Markup:
     r = result or _result_of(site, query)
     return render("filled.html", site=site, r=r, hidden=query.hidden, link=link(query))
 
-# %% ../../nbs/show/99_app.ipynb #014
+# %% ../../nbs/show/99_app.ipynb #018
 def _answer_of(site, query):
     "What the reader answers; without a reader, the documents found."
     question = limited(query.text, "sentence")
@@ -226,7 +224,7 @@ def compared(site: Site, query: Query, at: int) -> Markup:
     ranks = rank_chart(c, chosen)
     return render("compared.html", site=site, c=c, chosen=chosen, ranks=ranks, r=r)
 
-# %% ../../nbs/show/99_app.ipynb #017
+# %% ../../nbs/show/99_app.ipynb #021
 def _remove_passage(world, block):
     "The world without the passage `block`; of the visitor's own documents, the whole one goes."
     if block not in range(len(world)):
@@ -248,7 +246,7 @@ def _save_passage(world, block, title, text):
         world = _remove_passage(world, block)
     return world.edited([*world.added, Document(title, text)], world.removed)
 
-# %% ../../nbs/show/99_app.ipynb #018
+# %% ../../nbs/show/99_app.ipynb #022
 def _swap_words(site, world, instead, *values):
     "The world in which the passages found say `instead` where they say the hidden words."
     query = Query(*values)
@@ -275,7 +273,7 @@ def _add_file(world, path):
         raise UserError(str(e).replace(str(path), "the file")) from None
     return world.edited(world.added + documents, world.removed)
 
-# %% ../../nbs/show/99_app.ipynb #ffbcac88
+# %% ../../nbs/show/99_app.ipynb #024
 @_shown
 def both_worlds(site: Site, query: Query, world: EditedCorpus) -> Markup:
     "The answer in the run's corpus beside the one in the visitor's."
@@ -285,7 +283,7 @@ def both_worlds(site: Site, query: Query, world: EditedCorpus) -> Markup:
     pages = [filled(site, query, r) for r in results]
     return render("worlds.html", site=site, results=results, pages=pages)
 
-# %% ../../nbs/show/99_app.ipynb #021
+# %% ../../nbs/show/99_app.ipynb #027
 def _read_file(name):
     return (files("realm_nb.show") / name).read_text("utf-8")
 
@@ -293,7 +291,7 @@ def _read_file(name):
 _CSS, _JS = _read_file("app.css"), _read_file("app.js")
 _COMPONENTS = tomllib.loads(_read_file("templates/components.toml"))
 
-# %% ../../nbs/show/99_app.ipynb #023
+# %% ../../nbs/show/99_app.ipynb #030
 # How an event is handled: work of the model takes turns and shows that it goes on.
 _MODEL: dict = {"api_visibility": "private", "show_progress": "minimal", "concurrency_id": "model"}
 _QUIET: dict = {"api_visibility": "private", "show_progress": "hidden"}
@@ -326,7 +324,7 @@ def _tab(label):
 
     return decorate
 
-# %% ../../nbs/show/99_app.ipynb #913f473e
+# %% ../../nbs/show/99_app.ipynb #031
 class _Panel:
     "Components to choose a sentence and its blank; `name` sets their ids apart."
 
@@ -365,7 +363,7 @@ class _Panel:
             event.then(**redraw)
             event.then(**ask)
 
-# %% ../../nbs/show/99_app.ipynb #bbfbba16
+# %% ../../nbs/show/99_app.ipynb #032
 def _list_moments(site):
     "The choices of a list of moments, the newest first."
     return [("newest", ""), *((m.label, m.name) for m in site.x.states)]
@@ -380,7 +378,7 @@ def _make_knobs(site):
             knobs += [_make(name) for name in ("null", "exclude", "marginal")]
             return [*knobs, _make("moment", choices=_list_moments(site))]
 
-# %% ../../nbs/show/99_app.ipynb #4c2ba0b3
+# %% ../../nbs/show/99_app.ipynb #033
 @_tab("Fill a blank")
 def _fill_tab(site, knobs, page):
     """Pick a sentence, or type one and click the word to hide. The figures on each card say how
@@ -408,7 +406,7 @@ def _fill_tab(site, knobs, page):
     page.load(open_link, None, [*panel.both, panel.words, out, *knobs], **_MODEL)
     return panel
 
-# %% ../../nbs/show/99_app.ipynb #e06bfc6e
+# %% ../../nbs/show/99_app.ipynb #034
 @_tab("Ask a question")
 def _ask_tab(site, knobs):
     """A question instead of a blank: the documents that are found, and the answer that is read in
@@ -443,7 +441,7 @@ def _compare_tab(site, knobs):
 
     panel.wire(show, [at, *knobs], out, [at.release])
 
-# %% ../../nbs/show/99_app.ipynb #030
+# %% ../../nbs/show/99_app.ipynb #036
 _NEW_DOCUMENT = ("a new document", -1)
 
 
@@ -453,7 +451,7 @@ def _other_words(site):
     alike = [words for words in others if words.isdigit() == first.isdigit()]
     return [*alike, "1900" if first.isdigit() else "Atlantis"][0]
 
-# %% ../../nbs/show/99_app.ipynb #c4353ce3
+# %% ../../nbs/show/99_app.ipynb #037
 @_tab("Change the world")
 def _world_tab(site, knobs):
     """The corpus is memory that can be edited. Change what a passage says, add one, or remove one:
@@ -509,7 +507,7 @@ def _change_world(site, change):
 
     return run
 
-# %% ../../nbs/show/99_app.ipynb #033
+# %% ../../nbs/show/99_app.ipynb #039
 @_shown
 def mapped(site: Site, query: Query) -> Markup:
     "The corpus in the plane, the passages that the sentence finds in rings."
@@ -555,7 +553,7 @@ def _curves_tab(site):
     gr.on([tab.select, timer.tick], show, seen, [out, seen], **_QUIET)
     tab.parent.select(watch, None, timer, **_QUIET)
 
-# %% ../../nbs/show/99_app.ipynb #035
+# %% ../../nbs/show/99_app.ipynb #041
 @_telling
 def _as_data(error):
     "Raise what a client reads as an error."
@@ -609,7 +607,7 @@ def _api(site):
     }.items():
         gr.api(_as_data(work), api_name=name, concurrency_id="model")
 
-# %% ../../nbs/show/99_app.ipynb #036
+# %% ../../nbs/show/99_app.ipynb #042
 def build_page(site: Site):
     "The page as `gr.Blocks`."
     with gr.Blocks(
@@ -627,7 +625,7 @@ def build_page(site: Site):
         _api(site)
     return page.queue(max_size=128, default_concurrency_limit=4)
 
-# %% ../../nbs/show/99_app.ipynb #038
+# %% ../../nbs/show/99_app.ipynb #044
 def serve(site: Site, host: str, port: int | None):
     "Start the server; returns (page, address)."
     theme = gr.themes.Default(
@@ -661,7 +659,7 @@ def serve(site: Site, host: str, port: int | None):
         ) from None
     return page, address
 
-# %% ../../nbs/show/99_app.ipynb #fd05b062
+# %% ../../nbs/show/99_app.ipynb #045
 @dataclass
 class _AppOptions:
     "Explore a run in the browser: what REALM retrieves, and why it believes it."

@@ -20,7 +20,7 @@ import numpy as np
 from ..core.config import argument, parse, setting
 from ..core.device import pick_device, rng, seed_everything
 from ..core.errors import UserError, first_line
-from ..core.files import atomic_path, progress, require_path, write_json, write_text
+from ..core.files import atomic_folder, progress, require_path, write_json, write_text
 from .documents import read_utf8
 from .sources import fetch, registry, weights_folder
 from .taggers import LinkTagger, Span, bio_spans, make_tagger, token_classifier
@@ -222,7 +222,7 @@ def train_tagger(sentences: Labelled, folder, config: TaggerConfig, dev: Labelle
     numbers = {label: i for i, label in names.items()}
     model = token_classifier(path, id2label=names, label2id=numbers, ignore_mismatched_sizes=True)
     tokenizer = load_tokenizer(path)
-    with atomic_path(folder, folder=True) as tmp:
+    with atomic_folder(folder) as tmp:
         trainer = _trainer(model, tokenizer, _encode(tokenizer, sentences, labels), config, tmp)
         trainer.train()
         losses = [log["loss"] for log in trainer.state.log_history if "loss" in log]
