@@ -23,8 +23,10 @@ class IctConfig:
     "Inverse cloze task."
 
     steps: int = setting(100_000, "steps of training", low=1)
-    batch: int = setting(4096, "pairs of sentence and block in a step, over all processes", low=2)
-    lr: float = setting(1e-4, "learning rate", low=0)
+    batch: int = setting(
+        4096, "pairs of sentence and block in a step, over all processes", low=2, high=2**20
+    )
+    lr: float = setting(1e-4, "learning rate", high=1)
     removal: float = setting(0.9, "how often the sentence is taken out of its block", low=0, high=1)
 
 

@@ -67,11 +67,11 @@ class MaskConfig:
 
     tagger: str = setting("spacy", "spacy, rule, or the path or name of a spaCy pipeline")
     policy: Policy = setting("salient", "which tokens are hidden", flag="--policy")
-    max_query_len: int = setting(96, "word pieces of a masked sentence", low=8)
+    max_query_len: int = setting(96, "word pieces of a masked sentence", low=8, high=500)
     recurring: bool = setting(False, "pre-train only on spans that stand in another block too")
     same_budget: bool = setting(False, "span and random hide as many tokens as salient would")
     exclude_copies: bool = setting(True, "keep blocks that repeat the sentence from its candidates")
-    processes: int = setting(1, "tagger processes", low=1)
+    processes: int = setting(1, "tagger processes", low=1, high=256)
 
 
 def budgets(policy: str, h: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -271,8 +271,8 @@ class WarmupConfig:
     "Reading warm-up, for bases without a masked-language-model head."
 
     steps: int = setting(0, "steps of training; 0 for none", low=0)
-    batch: int = setting(32, "sentences in a step, over all processes", low=1)
-    lr: float = setting(3e-4, "learning rate", low=0)
+    batch: int = setting(32, "sentences in a step, over all processes", low=1, high=2**20)
+    lr: float = setting(3e-4, "learning rate", high=1)
     own: float = setting(0.6, "share of sentences read with their own block", low=0, high=1)
     nothing: float = setting(0.2, "share read with the null document", low=0, high=1)
     extra_masks: float = setting(0.1, "share of the other tokens masked as well", low=0, high=1)
@@ -325,10 +325,10 @@ class PretrainConfig:
     "REALM pre-training."
 
     steps: int = setting(200_000, "steps of training", low=1)
-    batch: int = setting(512, "sentences in a step, over all processes", low=1)
-    candidates: int = setting(8, "documents a sentence is read with, ∅ included", low=2)
-    lr_embedder: float = setting(3e-5, "learning rate of the Embedder", low=0)
-    lr_encoder: float = setting(3e-5, "learning rate of the Encoder", low=0)
+    batch: int = setting(512, "sentences in a step, over all processes", low=1, high=2**20)
+    candidates: int = setting(8, "documents a sentence is read with, ∅ included", low=2, high=4096)
+    lr_embedder: float = setting(3e-5, "learning rate of the Embedder", high=1)
+    lr_encoder: float = setting(3e-5, "learning rate of the Encoder", high=1)
     refresh: Literal["sync", "async", "never"] = setting(
         "sync",
         "wait for each version of the index, let a builder make it, or none",
@@ -350,4 +350,4 @@ class PretrainConfig:
     index: str = setting("exact", "or a FAISS factory string: Flat, IVF256,Flat, HNSW32 …")
     index_options: str = setting("", "FAISS search settings, such as nprobe=16")
     save_every: int = setting(50, "steps between two checkpoints", low=1)
-    keep: int = setting(4, "earlier checkpoints whose weights stay, to look back at", low=0)
+    keep: int = setting(4, "earlier checkpoints whose weights stay, to look back at", high=1000)

@@ -301,7 +301,7 @@ class CorpusConfig:
         "a registered corpus, a file, or a `datasets` name; join several with +",
         flag="--corpus -c",
     )
-    max_block_len: int = setting(288, "word pieces of a block, title included", low=16)
+    max_block_len: int = setting(288, "word pieces of a block, title included", low=16, high=510)
     max_pieces_per_document: int = setting(
         0, "keep only the start of each document; 0 keeps all", low=0
     )

@@ -8,6 +8,7 @@ __all__ = ['RECIPES', 'STAGE_LABELS', 'Config', 'smoke', 'quick', 'qa', 'paper',
 
 # %% ../nbs/82_workspace.ipynb #002
 import functools
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -18,8 +19,8 @@ import torch
 from .core.config import load_by_name, setting
 from .core.device import pick_device, pick_precision, rng, seed_everything
 from .core.distributed import broadcast_from_rank0
-from .core.errors import UserError, nearest
-from .core.files import atomic_folder, cache_home, digest
+from .core.errors import DAMAGE, UserError, nearest
+from .core.files import atomic_folder, cache_home, digest, seal_digest
 from .core.folder import Run, load_config, step_folders, step_of
 from .core.loop import module_digest
 from .evaluate import EvaluateConfig
@@ -37,7 +38,7 @@ from realm_nb.retrieval import (
 from .spans import SpanTable, prepare_spans
 from .store import CorpusConfig, TokenStore, file_state, prepare_store
 from .text.documents import read_corpus
-from .text.sources import weights_folder
+from .text.sources import tree_sha256, weights_folder
 from .text.tokenizer import load_tokenizer, tiny_tokenizer
 from realm_nb.towers import (
     ModelConfig,
@@ -54,7 +55,7 @@ class Config:
     "Everything a run depends on."
 
     recipe: str = setting("quick", "smoke, quick, qa or paper: settings to start from")
-    seed: int = setting(0, "of every random choice", low=0)
+    seed: int = setting(0, "of every random choice", high=2**32 - 1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:0 …")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "auto takes the faster")
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
@@ -185,7 +186,7 @@ class Workspace:
         path = Path(folder) / "config.json"
         try:
             config = load_config(path, Config())
-        except (OSError, ValueError, TypeError, KeyError):
+        except (UserError, *DAMAGE):
             raise UserError(
                 f"{path} is not there, not readable, or of an earlier version; name a run's "
                 "folder with --run, like runs/quick, or make one with: "
@@ -200,6 +201,14 @@ class Workspace:
         name = self.config.model.base
         return scratch_base(self.config) if name == "scratch" else weights_folder(name)
 
+    def check_inputs(self) -> None:
+        """Hold the run to the text and the weights that it began with.
+
+        Raises `UserError` if a file of them has changed."""
+        self.run.hold(corpus=digest(file_state(self.config.corpus.source)))
+        base = Path(self.base)
+        self.run.hold(**{"base weights": tree_sha256(base)[:16] if base.is_dir() else str(base)})
+
     @functools.cached_property
     def tokenizer(self):
         "The base's tokenizer."
@@ -207,14 +216,18 @@ class Workspace:
 
     @functools.cached_property
     def store(self) -> TokenStore:
-        "The corpus as token ids."
-        return prepare_store(self.config.corpus, self.tokenizer)
+        "The corpus as token ids. Raises `UserError` if the run began with another."
+        store = prepare_store(self.config.corpus, self.tokenizer)
+        self.run.hold(**{"token store": seal_digest(store.folder)})
+        return store
 
     @functools.cached_property
     def spans(self) -> SpanTable:
-        "The salient spans of the corpus."
+        "The salient spans of the corpus. Raises `UserError` if the run began with others."
         m = self.config.mask
-        return prepare_spans(self.store, m.tagger, m.max_query_len, m.processes)
+        table = prepare_spans(self.store, m.tagger, m.max_query_len, m.processes)
+        self.run.hold(spans=hashlib.sha256(table.columns.tobytes()).hexdigest()[:16])
+        return table
 
     @functools.cached_property
     def copies(self) -> Copies | None:
@@ -327,7 +340,9 @@ class Workspace:
         Those of the base are kept in the cache."""
         folder = self.state(state).weights
         if folder is None:
-            name = digest([vars(self.config.model), self.config.seed, self.store.meta])
+            name = digest(
+                [vars(self.config.model), self.config.seed, seal_digest(self.store.folder)]
+            )
             folder = cache_home() / "explored" / f"base-{name}"
             if not folder.exists():
                 with atomic_folder(folder) as tmp:
@@ -351,7 +366,7 @@ class Workspace:
                 )
             return ExactIndex(rows)
         realm = self.realm(state)
-        name = digest([module_digest(realm.towers.embedders), self.store.meta])
+        name = digest([module_digest(realm.towers.embedders), seal_digest(self.store.folder)])
         folder = cache_home() / "explored" / f"vectors-{name}"
         if not folder.exists():
             save_index(ExactIndex(realm.build_index(bar=False)), folder)

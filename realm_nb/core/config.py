@@ -71,7 +71,8 @@ LONGEST = 4096  # characters of a text
 
 def check_value(name: str, value, s: Setting):
     "Refuse a value of the setting `name` that its field does not allow."
-    low, high = s.field.metadata.get("low"), s.field.metadata.get("high")
+    low = s.field.metadata.get("low", -math.inf)
+    high = s.field.metadata.get("high", math.inf)
     if typing.get_origin(s.kind) is typing.Literal:
         choices = typing.get_args(s.kind)
         if value not in choices:

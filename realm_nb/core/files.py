@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SEAL', 'SAMPLE', 'require_path', 'require_file', 'process_id', 'remove', 'atomic_path', 'write_text', 'as_json',
-           'write_json', 'sha256', 'sampled_sha256', 'seal', 'check_seal', 'drop_sealed', 'refuse_foreign',
-           'atomic_folder', 'fsync', 'fsync_tree', 'fsync_parent', 'durable_folder', 'sweep', 'cache_home', 'digest',
-           'progress', 'chunks']
+           'write_json', 'sha256', 'sampled_sha256', 'seal', 'check_seal', 'seal_digest', 'drop_sealed',
+           'refuse_foreign', 'atomic_folder', 'fsync', 'fsync_tree', 'fsync_parent', 'durable_folder', 'sweep',
+           'cache_home', 'digest', 'progress', 'chunks']
 
 # %% ../../nbs/core/03_files.ipynb #002
 import contextlib
@@ -136,6 +136,11 @@ def check_seal(folder, whole: bool = False) -> None:
             raise ValueError(f"{name} has another checksum")
     if whole and text != as_json({name: _sums(Path(folder) / name) for name in sums}):
         raise ValueError(f"{SEAL} is not as it was written")
+
+
+def seal_digest(folder) -> str:
+    "A short name (16 hex digits) for all that a sealed folder holds."
+    return sha256(Path(folder) / SEAL)[:16]
 
 
 def drop_sealed(folder, name: str) -> None:

@@ -8,6 +8,7 @@ __all__ = ['Metrics', 'step_of', 'step_folders', 'load_config', 'Run']
 # %% ../../nbs/core/06_folder.ipynb #002
 import contextlib
 import json
+import re
 import sys
 import tempfile
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from .config import from_dict, settings, to_dict
+from .config import check_settings, from_dict, settings, to_dict
 from .errors import DAMAGE, UserError, damaged, first_line
 from .files import write_json, write_text
 
@@ -32,22 +33,24 @@ class Metrics:
             f.write(json.dumps({"stage": stage, "step": step, **metrics}) + "\n")
 
     def all(self) -> list[dict]:
-        "Every line, in order; a last line that was cut off by a kill is dropped."
+        "Every line, in order; one that was cut off by a kill, or is of another kind, is dropped."
         if not self.path.exists():
             return []
         out = []
-        for line in self.path.read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError):
-                out.append(json.loads(line))
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):
+                found = json.loads(line)
+                if isinstance(found, dict) and isinstance(found.get("step"), int):
+                    out.append(found)
         return out
 
     def of(self, stage: str) -> list[dict]:
         "The lines of `stage`."
-        return [m for m in self.all() if m["stage"] == stage]
+        return [m for m in self.all() if m.get("stage") == stage]
 
     def forget(self, stage: str, after: int) -> None:
         "Drop the lines of `stage` past step `after`: they will be made again."
-        kept = [m for m in self.all() if m["stage"] != stage or m["step"] <= after]
+        kept = [m for m in self.all() if m.get("stage") != stage or m["step"] <= after]
         write_text(self.path, "".join(json.dumps(m) + "\n" for m in kept))
 
 # %% ../../nbs/core/06_folder.ipynb #008
@@ -58,15 +61,17 @@ def step_of(folder: Path) -> int:
 
 def step_folders(folder) -> list[Path]:
     "The `step_N` folders in `folder`, oldest first."
-    return sorted(Path(folder).glob("step_*"), key=step_of)
+    found = [p for p in Path(folder).glob("step_*") if re.fullmatch(r"step_\d{1,10}", p.name)]
+    return sorted(found, key=step_of)
 
 # %% ../../nbs/core/06_folder.ipynb #011
 def load_config(path, config):
     """Fill `config`, settings of any kind, from a run's `config.json`, and return it.
 
-    Raises OSError, ValueError, KeyError or TypeError if that is not there or of another kind."""
+    Raises `UserError` or one of `DAMAGE` if that is not there or of another kind."""
     raw = json.loads(Path(path).read_text(encoding="utf-8"))
-    return from_dict(config, raw)
+    check_settings(from_dict(config, raw))
+    return config
 
 # %% ../../nbs/core/06_folder.ipynb #012
 class Run:
@@ -89,12 +94,18 @@ class Run:
 
     def claim(self, config, free=()) -> None:
         """Write `config.json`, or check that it agrees with `config` in all but the settings
-        `free`, which are then those of `config`."""
+        `free`, which are then those of `config`.
+
+        Raises `UserError` if it does not, or if the folder holds something else."""
         path = self.folder / "config.json"
+        if not path.exists() and any(self.folder.iterdir()):
+            raise UserError(
+                f"{self.folder} holds other things and no config.json; name a new folder with --run"
+            )
         if path.exists():
             try:
                 theirs = settings(load_config(path, type(config)()))
-            except DAMAGE as e:
+            except (UserError, *DAMAGE) as e:
                 raise UserError(
                     f"{path} is not readable, or of an earlier version ({first_line(e)}); "
                     "choose another folder with --run, or delete this one to make the run anew"
@@ -107,11 +118,30 @@ class Run:
                     )
         write_json(path, to_dict(config))
 
+    def held(self) -> dict:
+        "What the run depends on beside its settings, as it was when it began: `inputs.json`."
+        return self._read(self.folder / "inputs.json") or {}
+
+    def hold(self, free=(), **inputs) -> None:
+        """Note what the run depends on, each input under its name, or check that it is as it was;
+        those of `free` may be others from now on.
+
+        Raises `UserError` for an input that has changed."""
+        held = self.held()
+        for name, now in inputs.items():
+            if name not in free and held.get(name, now) != now:
+                raise UserError(
+                    f"the {name} has changed since the run {self.folder} began with it "
+                    f"({held[name]}, now {now}); put it back, or choose another folder with --run"
+                )
+        if self.writes and held != held | inputs:
+            write_json(self.folder / "inputs.json", held | inputs)
+
     def log(self, text: str) -> None:
         "One line to `log.txt`, and above any progress bar."
         if not self.writes:
             return
-        with open(self.folder / "log.txt", "a", encoding="utf-8") as f:
+        with open(self.folder / "log.txt", "a", encoding="utf-8", errors="backslashreplace") as f:
             f.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
         if not self.quiet:
             tqdm.write(text, file=sys.stderr)
@@ -128,8 +158,14 @@ class Run:
 
     def result(self, stage: str) -> dict | None:
         "What a finished stage found; None if it has not finished."
-        path = self.stages / f"{stage}.json"
+        return self._read(self.stages / f"{stage}.json")
+
+    def _read(self, path: Path) -> dict | None:
+        "The JSON object in a file of the run; None if there is no such file."
         if not path.exists():
             return None
-        with damaged(path, "the result"):
-            return json.loads(path.read_text(encoding="utf-8"))
+        with damaged(path, "the file"):
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(found, dict):
+                raise ValueError("not a JSON object")
+            return found
