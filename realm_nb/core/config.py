@@ -79,13 +79,13 @@ def check_value(name: str, value, s: Setting):
             raise UserError(f"--{name} {value!r} is not known{nearest(value, choices)}")
     elif s.kind in KINDS:
         fits = type(value) is s.kind or (s.kind is float and type(value) is int)
-        if not fits or not math.isfinite(value):
+        if not fits or value != value:
             raise UserError(f"--{name} takes {KINDS[s.kind]}, not {value!r}")
         if s.kind is not bool and not low <= value <= high:
-            bounds = f"lie between {low} and {high}" if high < 2**31 - 1 else f"be at least {low}"
-            if value > high:
-                bounds = f"be at most {high:.10g}"
-            raise UserError(f"--{name} must {bounds}, not {value:.10g}")
+            bounds = f"lie between {low} and {high}"
+            if value < low and high >= LARGEST[s.kind]:
+                bounds = f"be at least {low}"
+            raise UserError(f"--{name} must {bounds}, not {str(value)[:20]}")
     else:
         check_texts(name, value if isinstance(value, list) else [value])
 
