@@ -252,14 +252,18 @@ def test_an_unwritable_run_folder(here, tmp_path):
     )
 
 
-def test_a_damaged_checkpoint_is_named(finished, here, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_trained_again(finished, here, tmp_path):
     import shutil
 
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "stages" / "evaluate.json").unlink()
     weights = run / "checkpoints/pretrain/step_12/towers.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    one_line(here("--recipe", "smoke", "--run", run), "towers.safetensors", "damaged")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    status, _ = here("--recipe", "smoke", "--run", run)
+    log = (run / "log.txt").read_text()
+    assert status == 0 and "step_12 is damaged (towers.safetensors has another size)" in log, log
+    assert weights.read_bytes() == whole
 
 
 def test_help_names_every_setting():
