@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['STAGES', 'IN_TURN', 'ALONE', 'RESUMABLE', 'stage_corpus', 'stage_mask', 'reading_accuracy', 'stage_warmup',
            'stage_ict', 'make_index', 'make_sharded_index', 'make_refresher', 'stage_pretrain', 'stage_evaluate',
-           'run_facts', 'stage_finetune', 'TrainOptions', 'parse_command', 'check', 'check_shards', 'step_memory',
-           'check_memory', 'settle', 'verify', 'run_stages', 'brief', 'peak_memory', 'main', 'EvaluateOptions',
-           'evaluate']
+           'run_facts', 'stage_finetune', 'TrainOptions', 'parse_command', 'check', 'check_shards', 'check_memory',
+           'settle', 'verify', 'run_stages', 'brief', 'peak_memory', 'main', 'EvaluateOptions', 'evaluate']
 
 # %% ../nbs/85_train.ipynb #002
 import contextlib
@@ -51,6 +50,7 @@ from realm_nb.core.loop import (
 from .evaluate import compare, inspect, measure, showcase, table, write_report
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
 from .masking import batch_ids, split_sentences
+from .plan import PlanOptions, show_plan, step_memory
 from realm_nb.pretrain import (
     Realm,
     answer_hits,
@@ -366,12 +366,12 @@ RESUMABLE = re.compile(
 )
 
 
-def parse_command(argv) -> tuple[Config, TrainOptions]:
-    "(settings, what to do with them) of a command line."
+def parse_command(argv) -> tuple[Config, TrainOptions, PlanOptions]:
+    "(settings, what to do with them, what to plan with) of a command line."
     first = Config()
-    parse(argv, TrainOptions(), first, prog="realm train")  # only to learn the recipe
-    config, options = recipe(first.recipe), TrainOptions()
-    parse(argv, options, config, prog="realm train")
+    parse(argv, TrainOptions(), PlanOptions(), first, prog="realm train")  # to learn the recipe
+    config, options, planned = recipe(first.recipe), TrainOptions(), PlanOptions()
+    parse(argv, options, planned, config, prog="realm train")
     default = [s for s in STAGES if s != "finetune" or config.recipe == "qa"]
     stages = options.stages.split(",") if options.stages else default
     for stage in stages:
@@ -385,7 +385,7 @@ def parse_command(argv) -> tuple[Config, TrainOptions]:
             raise UserError(f"--resume-with cannot change {name}; begin another run for that")
     options.run = options.run or f"runs/{config.recipe}"
     options.stages = ",".join(s for s in STAGES if s in stages)
-    return config, options
+    return config, options, planned
 
 
 def check(config: Config):
@@ -438,22 +438,6 @@ def _is_done(w: Workspace, stage: str) -> bool:
     return False
 
 
-def step_memory(c: Config, stage: str, bert, processes: int = 1) -> int:
-    """Roughly the bytes that one step of `stage` holds for the backward pass, in each process.
-
-    Of each layer and token 34 h + 5 a L numbers of two bytes, twice that in float32, for width h,
-    a heads, length L (Korthikanti et al. 2022); `bert`: the configuration of the base."""
-    length = c.corpus.max_block_len + c.mask.max_query_len
-    sequences, layers = settings(c)[f"{stage}.batch"] / processes, c.model.layers
-    if stage == "pretrain":
-        sequences *= c.pretrain.candidates
-    if stage == "ict":
-        layers = c.model.embedder_layers
-    layers = (layers or bert.num_hidden_layers) - c.model.frozen_layers * (stage == "ict")
-    a_token = 34 * bert.hidden_size + 5 * bert.num_attention_heads * length
-    return int(sequences * length * layers * a_token * (1 if c.precision == "bf16" else 2))
-
-
 def check_memory(w: Workspace, stage: str):
     "Refuse a stage of which one step would need more memory than there is."
     if stage not in ("warmup", "ict", "pretrain"):
@@ -466,7 +450,7 @@ def check_memory(w: Workspace, stage: str):
             f"{have / 2**30:,.0f}; lower --{stage}.batch or the lengths, or start more processes"
         )
 
-# %% ../nbs/85_train.ipynb #019
+# %% ../nbs/85_train.ipynb #018
 def settle(run: Run, config: Config, changed: list[str]):
     """Let `auto` stand for what it stood for when the run began: device, precision, threads.
 
@@ -493,7 +477,7 @@ def verify(w: Workspace):
         with damaged(path.parent, "the folder", "delete it and run again"):
             check_seal(path.parent, whole=True)
 
-# %% ../nbs/85_train.ipynb #020
+# %% ../nbs/85_train.ipynb #019
 def _make_before_others(w: Workspace, stage: str):
     """Let one process of each host make what `stage` needs of the disk before the others take it,
     and see that all have it alike."""
@@ -549,10 +533,12 @@ def _free_settings(run: Run, config: Config) -> list[str]:
 @cli
 def main(argv):
     "`realm train`, `python -m realm_nb.train`, or the same under torchrun."
-    config, options = parse_command(argv)
+    config, options, planned = parse_command(argv)
     folder, stages = Path(options.run), options.stages.split(",")
     changed = list(filter(None, options.resume_with.split(",")))
     quiet_transformers()
+    if planned.plan:
+        return show_plan(config, Run(folder, writes=False), planned)
     start(config.device)
     check_shards(config, stages)
     run, began = Run(folder, writes=not rank()), time.perf_counter()
@@ -596,6 +582,6 @@ def evaluate(argv):
         raise UserError(f"the run {options.run} has not finished pre-training; run it to its end")
     stage_evaluate(w)
 
-# %% ../nbs/85_train.ipynb #026
+# %% ../nbs/85_train.ipynb #025
 if __name__ == "__main__" and "__file__" in globals():
     sys.exit(main())
