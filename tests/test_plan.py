@@ -42,7 +42,7 @@ def test_the_text_is_as_large_as_planned(workspace):
 
 
 def test_a_step_holds_what_is_planned(workspace):
-    "The formula is for full lengths and for dropout, which these towers and sentences have less of."
+    "The formula is for full lengths and with dropout; these have less of both."
     from realm_nb.pretrain import realm_step
 
     c, realm, saved = workspace.config, workspace.realm(), []
