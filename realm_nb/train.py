@@ -443,7 +443,7 @@ def check_memory(w: Workspace, stage: str):
     if stage not in ("warmup", "ict", "pretrain"):
         return
     bert = w.trained_towers.encoder.model.config
-    need, have = step_memory(w.config, stage, bert, world_size()), total_memory(w.device)
+    need, have = step_memory(w.config, bert, stage, world_size()), total_memory(w.device)
     if need > have:
         raise UserError(
             f"a step of {stage} needs some {need / 2**30:,.0f} GiB, {w.device} has "
