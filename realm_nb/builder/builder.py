@@ -39,13 +39,12 @@ from realm_nb.refresh import (
     Damaged,
     IndexStore,
     NotFinite,
-    check_files,
     numbered,
     only_one,
     read_rows,
     write_rows,
 )
-from ..retrieval import StoredLayers, embed_chunks
+from ..retrieval import StoredLayers, check_files, embed_chunks
 from ..store import TokenStore
 from ..towers import Embedder
 
@@ -122,20 +121,21 @@ class Snapshots:
     def digest(self, step: int) -> str | None:
         "The digest of a snapshot's weights; None if it is gone or unreadable."
         with contextlib.suppress(*DAMAGE):
-            return str(self._meta(step)["digest"])
+            return str(self.meta(step)["digest"])
         return None
 
     def load(self, step: int) -> tuple[dict, dict]:
         "(weights, meta). Raises `Damaged` if they are not what was published."
         path = self.path(step)
         with damaged(path, "snapshot", "another will come", Damaged):
-            check_files(path, WEIGHTS, META)
-            meta = self._meta(step)
+            check_files(path, WEIGHTS, META, whole=True)
+            meta = self.meta(step)
             if any(not isinstance(meta[name], kind) for name, kind in KINDS.items()):
                 raise ValueError(f"{META} tells things of other kinds")
             return load_file(path / WEIGHTS), meta
 
-    def _meta(self, step):
+    def meta(self, step: int) -> dict:
+        "What it takes, besides weights. Raises one of `DAMAGE` if it cannot be read."
         return json.loads((self.path(step) / META).read_text(encoding="utf-8"))
 
     def prune(self, keep):
@@ -309,12 +309,15 @@ class Builder:
             self.heartbeat.beat(phase=phase, step=step, done=done)
             yield chunk
 
-    def _read_part(self, step, shard, digest):
-        "A part's rows; one that is damaged is taken away, to be built again."
+    def _read_part(self, step, shard, digest, blocks):
+        "A part's rows, of so many `blocks` in all; one that is damaged is taken away."
         self.heartbeat.beat(phase="checking", step=step)
         folder = self._parts(step) / str(shard)
         try:
-            return read_rows(folder, digest)
+            rows = read_rows(folder, digest)
+            if len(rows) != len(shard_range(blocks, shard - 1, self.of)):
+                raise ValueError(f"it has {len(rows)} rows")
+            return rows
         except DAMAGE as e:
             if not os.path.lexists(folder):
                 raise FileNotFoundError(errno.ENOENT, "gone", str(folder)) from None
@@ -325,7 +328,9 @@ class Builder:
 
     def _assemble(self, step, digest):
         "Make the version of `step` out of its parts."
-        parts = [self._read_part(step, i, digest) for i in range(1, self.of + 1)]
+        with damaged(self.snapshots.path(step), "snapshot", "another will come", Damaged):
+            blocks = int(self.snapshots.meta(step)["blocks"])
+        parts = [self._read_part(step, i, digest, blocks) for i in range(1, self.of + 1)]
         chunks = (part[lo : lo + AT_ONCE] for part in parts for lo in range(0, len(part), AT_ONCE))
         shape = sum(map(len, parts)), parts[0].shape[1]
         self.store.publish(step, self._beating(chunks, "publishing", step), digest, shape)
