@@ -33,12 +33,17 @@ TRAINER = """
 import json, sys
 from pathlib import Path
 import realm_nb.train as train
-make, kept = train.make_refresher, []
-train.make_refresher = lambda *a: kept.append(make(*a)) or kept[-1]
-status = train.main(sys.argv[2:])
-if kept:
-    Path(sys.argv[1]).write_text(json.dumps(kept[0].health()))
-sys.exit(status)
+make = train.make_refresher
+def making(*args):
+    refresher = make(*args)
+    end = refresher.close
+    def close():
+        Path(sys.argv[1]).write_text(json.dumps(refresher.health()))
+        end()
+    refresher.close = close
+    return refresher
+train.make_refresher = making
+sys.exit(train.main(sys.argv[2:]))
 """  # tells the health of refresh, whatever the run itself keeps of it
 
 

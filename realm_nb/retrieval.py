@@ -210,7 +210,7 @@ class FaissIndex:
         scores, ids = self.index.search(rows, n) if n else (nothing, nothing)
         return top_k_valid(scores, ids, k, exclude)
 
-# %% ../nbs/45_retrieval.ipynb #019
+# %% ../nbs/45_retrieval.ipynb #021
 def check_files(folder, *names: str, whole: bool = False):
     """Raise one of `DAMAGE` unless `names` are the files that are sealed in `folder`, and they are
     what was sealed: of a large file 64 places, or of the `whole` of it."""
@@ -236,7 +236,7 @@ def load_index(folder) -> ExactIndex:
             raise ValueError("not all of its numbers are finite")
         return ExactIndex(embeddings)
 
-# %% ../nbs/45_retrieval.ipynb #022
+# %% ../nbs/45_retrieval.ipynb #026
 def document_sequences(store: TokenStore, blocks, stored=None) -> list:
     """What the Embedder reads of `blocks` int [n], title and body; of ∅ (`MISSING`), neither.
 
@@ -283,7 +283,7 @@ def embed_store(
             done.update(len(some))
     return rows
 
-# %% ../nbs/45_retrieval.ipynb #025
+# %% ../nbs/45_retrieval.ipynb #029
 class StoredLayers:
     """What an Embedder's frozen layers make of each block, and last of ∅, in `folder`.
 
@@ -354,7 +354,7 @@ def stored_layers(embedder: Embedder, store: TokenStore, dtype=torch.float32):
         StoredLayers.build(embedder, store, folder, dtype)
     return StoredLayers(folder)
 
-# %% ../nbs/45_retrieval.ipynb #031
+# %% ../nbs/45_retrieval.ipynb #037
 def embed_candidates(
     embedder: Embedder, store: TokenStore, ids: np.ndarray, stored=None, max_tokens: int = 4096
 ) -> torch.Tensor:
@@ -373,7 +373,7 @@ def embed_candidates(
     rows = torch.cat(parts)
     return rows[torch.from_numpy(where.reshape(ids.shape)).to(rows.device)]
 
-# %% ../nbs/45_retrieval.ipynb #034
+# %% ../nbs/45_retrieval.ipynb #040
 def log_p_z(
     x: torch.Tensor, z: torch.Tensor, valid: torch.Tensor, scale: float = 1.0
 ) -> torch.Tensor:
@@ -387,7 +387,7 @@ def log_p_z(
         scores = torch.einsum("bd,bkd->bk", x.to(exact), z.to(exact)) * scale
     return scores.masked_fill(~valid, -torch.inf).log_softmax(dim=1)
 
-# %% ../nbs/45_retrieval.ipynb #039
+# %% ../nbs/45_retrieval.ipynb #045
 class ShardedIndex:
     """An index over all processes' shards: `local` holds blocks `first` and on.
 
@@ -413,7 +413,7 @@ class ShardedIndex:
         "Those of `ids` that are in this shard, as it numbers them."
         return [i - self.first for i in ids if 0 <= i - self.first < len(self.local)]
 
-# %% ../nbs/45_retrieval.ipynb #042
+# %% ../nbs/45_retrieval.ipynb #048
 class MergedIndex:
     """`index` without the blocks `removed`, and `vectors` [n, D] of further blocks numbered on,
     searched as one."""
@@ -452,7 +452,7 @@ class RandomIndex:
         ids = np.array([g.choice(self.n_blocks, n, replace=False) for g in generators])
         return top_k_valid(np.zeros(ids.shape), ids.reshape(len(queries), n), k, exclude)
 
-# %% ../nbs/45_retrieval.ipynb #045
+# %% ../nbs/45_retrieval.ipynb #051
 def plane(vectors: np.ndarray) -> np.ndarray:
     """Vectors [n, D] on their first two principal components [n, 2]; the first row lies right and
     up."""

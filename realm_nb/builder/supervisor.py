@@ -236,6 +236,7 @@ class AsyncRefresher(Refresher):
         self.asked = 0
         self.patient = True  # the last version was a builder's: it is worth waiting for the next
         self.warned = False
+        self.retry = 0  # not before this step, after a version could not be built here
 
     def _begin(self, step):
         "Take up where the run is: what was made later, by a run that was killed, does not count."
@@ -291,7 +292,7 @@ class AsyncRefresher(Refresher):
         if fresh:
             self._begin(step)
         changed = self._swap() or fresh
-        if self._is_stale(step):
+        if self._is_stale(step) and step >= self.retry:
             if self.patient and not self._is_alone():
                 changed |= self.wait(step)
             changed |= self._is_stale(step) and self.build_here(step)
@@ -332,7 +333,7 @@ class AsyncRefresher(Refresher):
                 self.take(step)
         except (OSError, Damaged) as e:
             self.log(f"refresh: v{step} cannot be built here: {first_line(e)}; training goes on")
-            self.taken[step], self.asked = began, step
+            self.taken[step], self.asked, self.retry = began, step, step + self.every
             return False
         self.background.version = step
         if self.patient:
