@@ -417,7 +417,7 @@ def test_a_builder_that_always_fails_is_replaced_and_tried_again(site, nursery, 
     broken.slowest = 0.1
     refresher = site.refresher(supervisor=broken)
     try:
-        trained(site, refresher, lambda: broken.spent)
+        trained(site, refresher, lambda: broken.spent and refresher.built)
         refresher.longest = 0
         trained(site, refresher, lambda: refresher.built >= 4, each=0.1)
         failed, health = broken.failures, refresher.health()

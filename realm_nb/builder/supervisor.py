@@ -275,11 +275,11 @@ class AsyncRefresher(Refresher):
         "Take over a version that is ready; whether there was one."
         if (ready := self.background.ready) is None:
             return False
-        self.background.ready = None
         if ready[0] <= self.version:  # overtaken by one that was built here
+            self.background.ready = None
             return False
         self.version, self.index = ready
-        self.background.version = self.version
+        self.background.version, self.background.ready = self.version, None
         self.changes += 1
         if not self.patient or self.warned:
             self.log(f"refresh: v{self.version} of the builder is here; all is as before")
