@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'FACTORIES', 'FAISS_ROWS', 'NEIGHBOURS', 'OPTION', 'STORED_GB', 'Index', 'top_k_valid', 'merge_results',
-           'overfetch', 'check_width', 'ExactIndex', 'float32_rows', 'new_faiss', 'FaissIndex', 'check_files',
+           'overfetch', 'other_width', 'ExactIndex', 'float32_rows', 'new_faiss', 'FaissIndex', 'check_files',
            'save_index', 'load_index', 'document_sequences', 'embed_chunks', 'embed_store', 'StoredLayers',
            'stored_layers', 'embed_candidates', 'log_p_z', 'ShardedIndex', 'MergedIndex', 'RandomIndex', 'plane']
 
@@ -84,13 +84,12 @@ def overfetch(k: int, size: int, exclude=None) -> int:
     return min(size, k if exclude is None else k + max(map(len, exclude), default=0))
 
 # %% ../nbs/45_retrieval.ipynb #008
-def check_width(queries, dim: int):
-    "Raise `UserError` unless `queries` [B, D] have `dim` numbers each, as the index has."
-    if queries.ndim != 2 or queries.shape[1] != dim:
-        raise UserError(
-            f"the index holds vectors of {dim} numbers and is asked for {tuple(queries.shape)}; "
-            "ask with the Embedder that made it, or build it again"
-        )
+def other_width(queries, dim: int) -> UserError:
+    "What to raise for `queries` [B, D] where the index holds vectors of `dim` other numbers."
+    return UserError(
+        f"the index holds vectors of {dim} numbers and is asked for {tuple(queries.shape)}; "
+        "ask with the Embedder that made it, or build it again"
+    )
 
 # %% ../nbs/45_retrieval.ipynb #011
 class ExactIndex:
@@ -110,7 +109,8 @@ class ExactIndex:
     def search(self, queries, k: int, exclude=None) -> tuple[np.ndarray, np.ndarray]:
         "As `Index.search`: scores float32 and ids int64 [B, k]."
         queries = torch.as_tensor(queries, dtype=torch.float32, device=self.embeddings.device)
-        check_width(queries, self.embeddings.shape[1])
+        if queries.shape[1:] != self.embeddings.shape[1:]:
+            raise other_width(queries, self.embeddings.shape[1])
         n = overfetch(k, len(self.embeddings), exclude)
         with torch.autocast(queries.device.type, enabled=False):
             scores, ids = zip(*(self._best(some, n) for some in queries.split(1024)))
@@ -206,7 +206,8 @@ class FaissIndex:
         "As `Index.search`: scores float32 and ids int64 [B, k]."
         n = overfetch(k, len(self), exclude)
         rows, nothing = float32_rows(queries), np.zeros((len(queries), 0), np.int64)
-        check_width(rows, self.shape[1])
+        if rows.shape[1:] != self.shape[1:]:
+            raise other_width(rows, self.shape[1])
         scores, ids = self.index.search(rows, n) if n else (nothing, nothing)
         return top_k_valid(scores, ids, k, exclude)
 
