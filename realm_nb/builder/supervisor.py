@@ -344,8 +344,8 @@ class AsyncRefresher(Refresher):
         self.patient = False
         return True
 
-    def _is_overdue(self, step):
-        return step - self.version > OVERDUE * self.every
+    def _is_overdue(self, step):  # where no bound says what is too old
+        return not self.c.max_staleness and step - self.version > OVERDUE * self.every
 
     def _overdue(self, step):
         age = step - self.version
