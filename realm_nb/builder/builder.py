@@ -319,7 +319,7 @@ class Builder:
                 raise ValueError(f"it has {len(rows)} rows")
             return rows
         except DAMAGE as e:
-            if not os.path.lexists(folder):
+            if not os.path.lexists(folder) or self.store.has(step, digest):
                 raise FileNotFoundError(errno.ENOENT, "gone", str(folder)) from None
             remove(folder)
             raise Damaged(
