@@ -268,7 +268,7 @@ def clock_set_back(scene: Scene):
     def step():
         while scene.sleep(0.3, 1.5):
             new = clock.with_suffix(".new")
-            new.write_text(f"{scene.random.randint(-365, 365)}d")
+            new.write_text(f"{scene.random.randint(-365, 365):+d}d")
             new.replace(clock)
 
     thread = threading.Thread(target=step)
