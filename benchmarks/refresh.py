@@ -33,6 +33,15 @@ ROWS = {
     "test_snapshot_overtaken": "snapshots overtaken",
     "test_shards_on_several_hosts": "one of three builders killed",
     "test_a_bound_on_staleness_waits_and_says_so": "no builder, bound on staleness",
+    "test_a_builder_that_always_fails_is_replaced_and_tried_again": "builder fails at every start",
+    "test_a_budget_is_one_of_time": "builder cannot be started, for hours",
+    "test_a_full_disk_does_not_end_training_when_the_trainer_must_build": "no builder, disk full",
+    "test_health_names_a_refresh_that_stopped": "no builder, no bound",
+    "test_a_builder_killed_and_stopped_at_random_moments": "builder killed or stopped, 14 times",
+    "test_weights_that_are_not_finite_make_no_version": "NaN in a snapshot",
+    "test_a_trainer_whose_vectors_are_not_finite_ends_with_a_line": "infinity in a version",
+    "test_build_refuses_nonsense_in_one_line": "nonsense for realm build",
+    "test_build_refuses_a_run_that_has_nothing_to_build": "nothing to build",
     "test_disk_full_for_the_builder": "disk full for the builder (tmpfs)",
     "test_trainer_killed_at_ten_random_points": "trainer killed at 10 random points",
     "test_two_trainers": "two trainers on one run folder",
@@ -127,8 +136,7 @@ def median_step(options, run, mode, seed, builder_core) -> float:
     )
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     steps = [m for m in lines if m["stage"] == "pretrain"][1:]
-    waited = mode == "async"  # else it is the first version's
-    seconds = [m["seconds"] + m["waited"] * waited for m in steps]
+    seconds = [m["seconds"] + m["waited"] for m in steps]
     median, built = sorted(seconds)[len(seconds) // 2], ""
     if mode == "async":
         log = (run / "builders/1-of-1.log").read_text()
@@ -165,10 +173,8 @@ class Embedding:
         self.auto = pick_precision("auto")
         self.frozen = Embedder(self.ours.bert, 128, "mean", frozen=4).eval()
         self.frozen.load_state_dict(self.ours.state_dict())
-        special, began = self.store.special, time.perf_counter()
-        self.stored = StoredLayers.build(
-            self.frozen, self.store, special, limit, folder / "layers", self.auto
-        )
+        began = time.perf_counter()
+        self.stored = StoredLayers.build(self.frozen, self.store, folder / "layers", self.auto)
         self.storing = time.perf_counter() - began
 
     def builder(self, dtype):
@@ -258,7 +264,7 @@ def least_cosine(a, b) -> float:
 
 @cli
 def main(argv):
-    options = parse(argv, Options(), prog="python benchmarks/refresh.py", about=__doc__)
+    options = parse(argv, Options(), prog="python benchmarks/refresh.py")
     if options.what not in (work := {f.__name__: f for f in (faults, slowdown, throughput)}):
         raise UserError(f"what is to be measured? {', '.join(work)}")
     return work[options.what](options)

@@ -3,6 +3,7 @@
 `python benchmarks/refresh.py faults` prints it."""
 
 import contextlib
+import errno
 import json
 import os
 import random
@@ -19,15 +20,17 @@ import pytest
 import torch
 
 from realm_nb.builder import builder
+from realm_nb.builder import supervisor as supervising
 from realm_nb.builder.builder import (
     Snapshots,
     cpu_state_dict,
     read_heartbeat,
     snapshot_meta,
 )
-from realm_nb.builder.supervisor import AsyncRefresher, RefreshThread, local_builder
+from realm_nb.builder.supervisor import AsyncRefresher, RefreshThread, Supervisor, local_builder
+from realm_nb.core.errors import UserError
 from realm_nb.core.loop import module_digest
-from realm_nb.refresh import IndexStore
+from realm_nb.refresh import IndexStore, Refresher
 from realm_nb.retrieval import embed_store
 from realm_nb.store import TokenStore, build_store
 from realm_nb.text.documents import read_corpus
@@ -148,11 +151,16 @@ class Site:
             assert self.store.load(v).shape == (len(self.corpus), 8)
         return self.store.versions()
 
+    def log(self, text):
+        "What is said; but that steps of milliseconds are faster than any builder is no news."
+        if "no version in" not in text and "all is as before" not in text:
+            self.said.append(text)
+
     def refresher(self, supervisor=None, patience=60.0, **settings):
         self.said = []
         c = SimpleNamespace(refresh_every=5, refresh_seconds=0, max_staleness=0, max_wait=60)
         vars(c).update(settings)
-        background = RefreshThread(self.run, np.array, self.said.append, supervisor, patience)
+        background = RefreshThread(self.run, np.array, self.log, supervisor, patience)
         return AsyncRefresher(background, self.embedder, self.meta, self.embed, c)
 
 
@@ -213,7 +221,7 @@ def test_builder_dead_or_hung_is_restarted(site, environment, record_property):
     c = SimpleNamespace(builder="cpu", builder_cores="", builder_patience=6)
     supervisor = local_builder(site.run, c, "cpu")
     refresher = site.refresher(supervisor=supervisor)
-    supervisor.log = site.said.append
+    supervisor.log = site.log
     held = []
 
     def versions_after(v):
@@ -381,17 +389,232 @@ def test_shards_on_several_hosts(site, nursery, tmp_path):
 
 
 def test_a_bound_on_staleness_waits_and_says_so(site):
+    "Nobody builds: the trainer waits once, then makes the versions itself, and the bound is kept."
     refresher = site.refresher(max_staleness=5, max_wait=0.3)
+    ages = []
     try:
-        for step in range(12):
+        for step in range(40):
             refresher.before(step)
+            site.change()
+            ages.append(refresher.staleness(step)["stale"])
     finally:
         refresher.close()
     assert (
-        len(site.said) == 2
+        len(site.said) == 3
         and "at step 6 the index is 6 steps old, more than 5" in site.said[0]
-        and "going on with v0" in site.said[1]
+        and "none came" in site.said[1]
+        and "built v6 in the trainer" in site.said[2]
+    ), site.said
+    health = refresher.health()
+    assert max(ages) == 5 == health["longest_stale"] and not health["degraded"]
+    assert health["built_here"] >= 5 and health["versions"] == health["built_here"] + 1
+
+
+def test_a_builder_that_always_fails_is_replaced_and_tried_again(site, nursery, tmp_path):
+    """Its budget is spent within seconds: from then on the trainer makes the versions, and says so
+    once, until one of a builder is there."""
+    broken = Supervisor([sys.executable, "-c", "exit(3)"], site.run / "builders/broken", site.log)
+    broken.slowest = 0.1
+    refresher = site.refresher(supervisor=broken)
+    try:
+        trained(site, refresher, lambda: broken.spent and refresher.built)
+        refresher.longest = 0
+        trained(site, refresher, lambda: refresher.built >= 4, each=0.1)
+        failed, health = broken.failures, refresher.health()
+        assert refresher.longest <= 2 * refresher.every + 1 and not health["degraded"], health
+        assert health["builder_failures"] >= 5 and health["built_here"] >= 4
+        trained(site, refresher, lambda: broken.failures > failed)
+        flags = ("--run", site.run, "--device", "cpu")
+        with killed_after(nursery, nursery.start("refresh", tmp_path / "log", *flags)):
+            trained(site, refresher, lambda: refresher.patient, each=0.1)
+            broken.look = lambda: None
+            trained(site, refresher, lambda: not broken.spent, each=0.1)
+            built = refresher.built
+            trained(
+                site, refresher, lambda n=refresher.changes: refresher.changes > n + 1, each=0.1
+            )
+            assert refresher.built == built
+    finally:
+        refresher.close()
+    said = [line for line in site.said if "in the trainer" in line]
+    assert said and all("no builder is to be relied on" in line for line in said)
+    assert any("5 failures and no version; starting it again in" in line for line in site.said)
+    assert len(site.whole()) <= 5, "and the old ones are taken away"
+
+
+def test_a_budget_is_one_of_time(tmp_path, monkeypatch):
+    "Failures are forgotten after a while; waits grow, up to a minute; nothing is given up."
+    now, lines = [1000.0], []
+    monkeypatch.setattr(supervising.time, "monotonic", lambda: now[0])
+    s = Supervisor(["nobody-has-this-command"], tmp_path / "b", lines.append)
+    for _ in range(12):
+        now[0] = s.next_start
+        s.look()
+    waits = [int(line.split(" in ")[-1].split()[0]) for line in lines]
+    assert waits == [1, 2, 4, 8, 16, 32, *[60] * 6] and "cannot be started" in lines[0]
+    assert s.spent and s.failures == 12 and s.process is None
+    now[0] += s.window + 1
+    assert not s.spent
+    s.look()
+    assert lines[-1].endswith("starting it again in 1 s") and s.failures == 13
+
+
+def test_a_full_disk_does_not_end_training_when_the_trainer_must_build(site, monkeypatch):
+    "Nor does it build at every step: the next time is when a version is due again."
+    refresher, tried = site.refresher(max_staleness=5, max_wait=0), []
+
+    def full(step, *_):
+        tried.append(step)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with contextlib.closing(refresher):
+        refresher.before(0)
+        monkeypatch.setattr(refresher.store, "publish", full)
+        for step in range(1, 40):
+            refresher.before(step)
+    health = refresher.health()
+    assert 2 <= len(tried) <= 8 and refresher.version == 0, tried
+    assert any("No space left" in line for line in site.said)
+    assert health["degraded"] and "39 steps old, more than --max-staleness 5" in health["why"]
+
+
+def test_health_names_a_refresh_that_stopped(site):
+    "Nobody builds, and nobody set a bound: one line while it goes on, and the end says so."
+    refresher, lines = site.refresher(), []
+    refresher.log = lines.append
+    with contextlib.closing(refresher):
+        for step in range(60):
+            refresher.before(step)
+            early = refresher.health()["degraded"] if step == 20 else False
+            assert not early
+    health = refresher.health()
+    assert health["degraded"] and "no version in 59 steps" in health["why"]
+    assert len(lines) == 1 and "no version in 26 steps" in lines[0]
+    assert health["longest_stale"] == 59 and health["versions"] == 1 and not health["built_here"]
+
+
+def test_a_builder_killed_and_stopped_at_random_moments(site, nursery, tmp_path):
+    "Fourteen times, under a trainer with a bound; every version that is seen is whole."
+    g, refresher = random.Random(1), site.refresher(max_staleness=60, max_wait=0.5)
+    ages = []
+
+    def step_until(seconds, done=lambda: False):
+        end, n = time.monotonic() + seconds, getattr(site, "step", -1) + 1
+        while time.monotonic() < end and not done():
+            refresher.before(n)
+            ages.append(refresher.staleness(n)["stale"])
+            assert refresher.index.shape == (len(site.corpus), 8)
+            site.change()
+            time.sleep(0.01)
+            site.step, n = n, n + 1
+
+    flags = ("--run", site.run, "--device", "cpu")
+    try:
+        for turn in range(14):
+            with killed_after(nursery, nursery.start("refresh", tmp_path / "log", *flags)) as pid:
+                step_until(g.uniform(0.05, 1.5))
+                if turn % 2:
+                    os.kill(pid, signal.SIGSTOP)
+                    step_until(g.uniform(0.1, 0.5))
+                    os.kill(pid, signal.SIGCONT)
+                    step_until(g.uniform(0.1, 0.5))
+            site.whole()
+        with killed_after(nursery, nursery.start("refresh", tmp_path / "log", *flags)):
+            last = site.step
+            step_until(LONG, lambda: refresher.version > last and refresher.patient)
+    finally:
+        refresher.close()
+    assert refresher.version > last and max(ages) <= 60 and not refresher.health()["degraded"]
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    site.whole()
+
+
+def test_weights_that_are_not_finite_make_no_version(site, nursery, tmp_path):
+    "The builder says so once, and does not try again; the next snapshot is built."
+    flags = ("--run", site.run, "--device", "cpu")
+    bias = site.embedder.dense.bias
+    with torch.no_grad():
+        good = bias.clone()
+        bias[0] = float("nan")
+    site.publish(4)
+    with killed_after(nursery, nursery.start("refresh", tmp_path / "log", *flags)):
+        until(lambda: "left alone" in (tmp_path / "log").read_text(), what="the line")
+        time.sleep(1.5)
+        with torch.no_grad():
+            bias.copy_(good)
+        digest = site.publish(6)
+        until(lambda: site.store.has(6, digest), what="v6")
+    log = (tmp_path / "log").read_text()
+    assert log.count("not finite") == 1 and "Traceback" not in log, log
+    assert site.whole() == [0, 6]
+
+
+def test_a_trainer_whose_vectors_are_not_finite_ends_with_a_line(site):
+    rows = site.embed()
+    rows[3, 2] = np.inf
+    digest = module_digest(site.embedder)
+    refresher = Refresher(site.store, lambda: rows, lambda: "other", 5)
+    with pytest.raises(UserError, match="vectors that are not finite") as told:
+        refresher.before(5)
+    assert "\n" not in str(told.value)
+    assert site.store.versions() == [0] and site.store.has(0, digest)
+    assert not list(site.run.rglob("*.tmp"))
+
+
+NONSENSE = [
+    ["--shard", text]
+    for text in (
+        "0/0",
+        "2/1",
+        "1/10000",
+        "x",
+        "",
+        "1",
+        "1/",
+        "-1/2",
+        "1/2/3",
+        "9" * 400 + "/1",
+        "²/3",
     )
+]
+NONSENSE += [
+    ["--cores", text]
+    for text in ("5-2", "0-999999999", "-1", "1,", "all", "1--3", "99999999999999", "٣", "0-9999")
+]
+NONSENSE += [["--device", text] for text in ("cuda:99", "", "gpux", "meta", "cpu:7", "x" * 3000)]
+NONSENSE += [["--run", text] for text in ("", "/dev/null", "nowhere", "/", "\0", "x" * 5000)]
+NONSENSE += [["--once", "perhaps"], ["--nothing"], ["more"], ["--shard"]]
+
+
+@pytest.mark.parametrize("flags", NONSENSE, ids=lambda flags: " ".join(flags)[:24] or "none")
+def test_build_refuses_nonsense_in_one_line(site, monkeypatch, capfd, flags):
+    "Status 2, and nothing is written."
+    monkeypatch.chdir(site.run)
+    site.publish(3)
+    before = sorted(site.run.rglob("*"))
+    cores = os.sched_getaffinity(0)
+    try:
+        assert builder.main(["--run", str(site.run), *flags]) == 2
+    finally:
+        os.sched_setaffinity(0, cores)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert sorted(site.run.rglob("*")) == before
+
+
+def test_build_refuses_a_run_that_has_nothing_to_build(tmp_path, capfd):
+    "No snapshot: with --once, and where the run's settings say that there will be none."
+    run = tmp_path / "run"
+    run.mkdir()
+    config = run / "config.json"
+    texts = '{"pretrain": {"refresh": "sync"}}', '{"pretrain": []}', "[]", "{", "\udcff"
+    for text in (*texts, '{"pretrain": {"refresh": "async"}}'):
+        config.write_bytes(text.encode("utf-8", "surrogateescape"))
+        once = ["--once"] if "async" in text else []
+        assert builder.main(["--run", str(run), "--device", "cpu", *once]) == 2
+        (line,) = capfd.readouterr().err.splitlines()
+        assert ("no snapshot" in line) == ("sync" in text) and "error: " in line
+        assert list(run.iterdir()) == [config]
 
 
 @contextlib.contextmanager

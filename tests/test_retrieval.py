@@ -10,10 +10,14 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from realm_nb.core.errors import UserError
+from realm_nb.core.files import seal
 from realm_nb.retrieval import (
+    FACTORIES,
     MISSING,
     ExactIndex,
     FaissIndex,
+    MergedIndex,
+    StoredLayers,
     document_sequences,
     embed_candidates,
     embed_store,
@@ -268,7 +272,7 @@ def test_exact_index_is_mapped_from_its_file(tmp_path, dtype):
 def test_damaged_index_is_one_clear_line(tmp_path):
     folder = tmp_path / "index"
     save_index(ExactIndex(clustered()), folder)
-    (file,) = folder.iterdir()
+    (file,) = folder.glob("*.safetensors")
     whole = file.read_bytes()
     for damaged in (whole[:1000], b"{", b""):
         file.write_bytes(damaged)
@@ -285,6 +289,111 @@ def test_wrong_settings_are_one_clear_line():
         FaissIndex(np.eye(4, dtype=np.float32), "Flat", "nprob=3")
     with pytest.raises(UserError, match="4 blocks are too few for the index 'IVF64,Flat'"):
         FaissIndex(np.eye(4, dtype=np.float32), "IVF64,Flat")
+
+
+NONSENSE = "F" * 4000, "IVF0,Flat", "IVF999999999,Flat", "IVF99999999999999999999,Flat", "HNSW0"
+NONSENSE += "HNSW1", "HNSW100000", "NSG0", "PQ0", "PQ3", "PQ4x40", "IDMap,Flat", "PCA64,Flat", "LSH"
+NONSENSE += "", "\0", "Flat,", "IVF-1,Flat", "IVF8(IVF8,Flat),", "𝕱lat"
+
+
+@pytest.mark.parametrize("factory", NONSENSE, ids=lambda s: repr(s[:20]))
+def test_no_factory_string_crashes(factory):
+    "FAISS itself aborts, or asks for all memory, at some of these."
+    with pytest.raises(UserError) as told:
+        FaissIndex(clustered(), factory)
+    assert "\n" not in str(told.value) and len(str(told.value)) < 300
+
+
+@pytest.mark.parametrize("factory", ["IVF8,Flat", "HNSW8"])
+def test_no_option_crashes(factory):
+    "Neither when it is set nor when it is searched with."
+    name = "nprobe" if factory.startswith("IVF") else "efSearch"
+    words = "-1", "0", "1e30", "nan", "", "inf", "0x10", "4,", " 4", "9" * 4000, "1000000000"
+    for text in (*(f"{name}={word}" for word in words), name, "=4", "x" * 4000, f"{name}=4," * 500):
+        with pytest.raises(UserError, match="does not know the options"):
+            FaissIndex(clustered(), factory, text)
+    for value in (1, 100_000):
+        _, ids = FaissIndex(clustered(), factory, f"{name}={value}").search(clustered()[:5], 3)
+        assert (ids[:, 0] != MISSING).all()
+
+
+@pytest.mark.parametrize("factory", [*BACK_ENDS, "NSG8", "exact", "merged"])
+def test_a_query_that_is_not_finite_finds_nothing_and_the_others_all(factory):
+    z = clustered()
+    index = ExactIndex(z, chunk=100)
+    if factory == "merged":
+        index = MergedIndex(index, z[:3])
+    elif factory != "exact":
+        index = FaissIndex(z, factory, BACK_ENDS.get(factory, ""))
+    x = z[:5].copy()
+    want = index.search(x, 4)[1]
+    x[1, 3], x[2, 0], x[3] = np.nan, np.inf, np.nan
+    scores, ids = index.search(x, 4)
+    assert (ids[1:4] == MISSING).all() and np.isneginf(scores[1:4]).all()
+    assert (ids[[0, 4]] == want[[0, 4]]).all() and (ids[0] != MISSING).any()
+
+
+def test_queries_of_another_width_are_refused():
+    z = clustered(50, 8)
+    for index in (ExactIndex(z), FaissIndex(z), ExactIndex(z[:0]), FaissIndex(z[:0])):
+        for x in (np.ones((2, 7), np.float32), np.ones((2, 16), np.float32), np.ones(8, "f4")):
+            with pytest.raises(UserError, match="vectors of 8 numbers and is asked for"):
+                index.search(x, 3)
+
+
+def test_more_candidates_than_blocks():
+    z = clustered(5, 8)
+    for index in (ExactIndex(z), FaissIndex(z), FaissIndex(z, FACTORIES[3])):
+        scores, ids = index.search(z[:2], 1000, [[0], []])
+        assert ids.shape == (2, 1000) and (ids[:, 5:] == MISSING).all()
+        assert set(ids[0]) == {1, 2, 3, 4, MISSING} and np.isneginf(scores[0, 4:]).all()
+
+
+def harmed(folder):
+    "Each way a folder of files can be spoilt: its name, undone after each."
+    files = {path: path.read_bytes() for path in folder.iterdir()}
+    for path, whole in files.items():
+        half = len(whole) // 2
+        for content in (None, b"", whole[:half], whole[:half] + bytes(64) + whole[half + 64 :]):
+            path.unlink()
+            if content is not None:
+                path.write_bytes(content)
+            yield f"{path.name} {None if content is None else len(content)}"
+            path.write_bytes(whole)
+
+
+def test_every_harm_to_an_index_or_stored_layers_is_one_line(tmp_path):
+    save_index(ExactIndex(clustered()), tmp_path / "index")
+    layers = tmp_path / "layers"
+    layers.mkdir()
+    offsets, rows = np.array([0, 3, 5, 9]), np.ones((9, 4), np.float16)
+
+    def write(offsets, rows):
+        np.save(layers / "offsets.npy", offsets)
+        np.save(layers / "rows.npy", rows)
+        seal(layers)
+
+    write(offsets, rows)
+    tried = []
+    for open_it, folder in ((load_index, tmp_path / "index"), (StoredLayers, layers)):
+        for how in harmed(folder):
+            with pytest.raises(UserError, match="is damaged") as told:
+                open_it(folder)
+            assert "\n" not in str(told.value), how
+            tried.append(how)
+        assert len(open_it(folder)) in (3, 600)
+    assert len(tried) == 20
+    wrong = [np.array(o) for o in ([0, 5, 3, 9], [0, 3, 5, 8], [1, 3, 5, 9], [0, 3, 3, 9], 0, [])]
+    wrong += [offsets.astype(float), offsets.reshape(2, 2), np.array(["a"])]
+    cases = [(o, rows) for o in wrong]
+    cases += [(offsets, rows.astype("f4")), (offsets, rows[:5]), (offsets, rows[:, 0])]
+    for some in cases:
+        write(*some)
+        with pytest.raises(UserError, match=r"the frozen layers .* is damaged"):
+            StoredLayers(layers)
+    save_index(ExactIndex(clustered() * np.float32(np.nan)), tmp_path / "nan")
+    with pytest.raises(UserError, match="not all of its numbers are finite"):
+        load_index(tmp_path / "nan")
 
 
 # ---- p(z|x)
