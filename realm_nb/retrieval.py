@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['MISSING', 'FACTORIES', 'FAISS_ROWS', 'NEIGHBOURS', 'OPTION', 'STORED_GB', 'Index', 'top_k_valid', 'merge_results',
-           'overfetch', 'other_width', 'ExactIndex', 'float32_rows', 'new_faiss', 'FaissIndex', 'check_files',
-           'save_index', 'load_index', 'document_sequences', 'embed_chunks', 'embed_store', 'StoredLayers',
-           'stored_layers', 'embed_candidates', 'log_p_z', 'ShardedIndex', 'MergedIndex', 'RandomIndex', 'plane']
+           'overfetch', 'other_width', 'ExactIndex', 'float32_rows', 'new_faiss', 'FaissIndex', 'save_index',
+           'load_index', 'document_sequences', 'embed_chunks', 'embed_store', 'StoredLayers', 'stored_layers',
+           'embed_candidates', 'log_p_z', 'ShardedIndex', 'MergedIndex', 'RandomIndex', 'plane']
 
 # %% ../nbs/45_retrieval.ipynb #002
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from .core.device import autocast, rng
 from .core.distributed import gather, gather_objects, rank
 from .core.errors import UserError, damaged, nearest
-from .core.files import SEAL, atomic_folder, check_seal, digest, progress
+from .core.files import atomic_folder, check_seal, digest, progress
 from .core.loop import module_digest
 from .store import FORMAT, TokenStore
 from realm_nb.towers import (
@@ -212,14 +211,6 @@ class FaissIndex:
         return top_k_valid(scores, ids, k, exclude)
 
 # %% ../nbs/45_retrieval.ipynb #021
-def check_files(folder, *names: str, whole: bool = False):
-    """Raise one of `DAMAGE` unless `names` are the files that are sealed in `folder`, and they are
-    what was sealed: of a large file 64 places, or of the `whole` of it."""
-    if set(json.loads((Path(folder) / SEAL).read_text(encoding="utf-8"))) != set(names):
-        raise ValueError(f"{SEAL} tells of other files")
-    check_seal(folder, whole)
-
-
 def save_index(index: ExactIndex, folder):
     "Write an index to `folder`, in one rename."
     with atomic_folder(folder) as tmp:
@@ -229,7 +220,7 @@ def save_index(index: ExactIndex, folder):
 def load_index(folder) -> ExactIndex:
     "The index in `folder`, memory-mapped. Raises `UserError` if there is none, or it is damaged."
     with damaged(folder, "the index", "delete it and build it again"):
-        check_files(folder, "index.safetensors")
+        check_seal(folder, "index.safetensors")
         embeddings = load_file(Path(folder) / "index.safetensors")["embeddings"]
         if embeddings.ndim != 2 or not embeddings.is_floating_point():
             raise ValueError(f"it holds {embeddings.dtype} {tuple(embeddings.shape)}")
@@ -294,7 +285,7 @@ class StoredLayers:
     def __init__(self, folder):
         self.folder = Path(folder)
         with damaged(folder, "the frozen layers"):
-            check_files(folder, "offsets.npy", "rows.npy")
+            check_seal(folder, "offsets.npy", "rows.npy")
             self.offsets = np.load(self.folder / "offsets.npy", mmap_mode="r")
             self.rows = np.load(self.folder / "rows.npy", mmap_mode="r")
             if self.offsets.dtype != np.int64 or self.rows.dtype != np.float16:

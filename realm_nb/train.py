@@ -259,9 +259,11 @@ def stage_pretrain(w: Workspace) -> dict:
             first = [masker(s) for s in train[:256]]
             start_null(realm, first, refresher.index, c.candidates)
         fit(w.run, training, towers, param_groups, loss_of)
+        health = refresher.health()
     refresher.complete(c.steps)
     last = w.run.metrics.of("pretrain")[-max(1, c.steps // 5) :]
-    return {k: float(np.mean([m[k] for m in last])) for k in ("loss", "ru", "p_null", "hit")}
+    means = {k: float(np.mean([m[k] for m in last])) for k in ("loss", "ru", "p_null", "hit")}
+    return {**means, "refresh": health}
 
 # %% ../nbs/85_train.ipynb #012
 def stage_evaluate(w: Workspace) -> dict:
@@ -320,6 +322,9 @@ def run_facts(w: Workspace, n: int) -> dict[str, str]:
         facts["reading after the warm-up"] = (
             f"{own:.1%} exact with the own block, {null:.1%} with ∅"
         )
+    health = (w.run.result("pretrain") or {}).get("refresh") or {}
+    if health.get("degraded"):
+        facts["refresh was degraded"] = health["why"]
     if ict:
         recall = " · ".join(f"{k} {v:.1%}" for k, v in ict["recall"].items())
         facts["ICT, own block of a removed sentence"] = f"{recall} among {ict['among']:,}"
@@ -512,7 +517,7 @@ def run_stages(w: Workspace, stages: list[str]):
 
 def brief(result: dict) -> str:
     "What a stage found, in one line."
-    shown = {k: v for k, v in result.items() if k != "rows"}
+    shown = {k: v for k, v in result.items() if k not in ("rows", "refresh")}
     return "  ".join(
         f"{k}: {v:.3g}" if isinstance(v, float) else f"{k}: {v}" for k, v in shown.items()
     )
@@ -561,6 +566,11 @@ def main(argv):
     stop()
     seconds = time.perf_counter() - began
     run.log(f"done in {seconds:.0f} s, peak memory {peak_memory():.1f} GB, in {folder}")
+    health = (run.result("pretrain") or {}).get("refresh") or {}
+    if health.get("degraded"):
+        run.log(f"refresh was degraded: {health['why']}")
+        return 3
+    return 0
 
 
 @dataclass

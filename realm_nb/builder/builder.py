@@ -24,9 +24,10 @@ from safetensors.torch import load_file, save_file
 from ..core.config import parse, setting
 from ..core.device import pick_device, pick_precision
 from ..core.distributed import shard_range
-from ..core.errors import DAMAGE, UserError, cli, damaged, first_line
+from ..core.errors import DAMAGE, Damaged, UserError, cli, damaged, first_line
 from realm_nb.core.files import (
     cache_home,
+    check_seal,
     durable_folder,
     process_id,
     remove,
@@ -36,7 +37,6 @@ from realm_nb.core.files import (
 from ..core.loop import on_disk, state_digest
 from realm_nb.refresh import (
     AT_ONCE,
-    Damaged,
     IndexStore,
     NotFinite,
     numbered,
@@ -44,7 +44,7 @@ from realm_nb.refresh import (
     read_rows,
     write_rows,
 )
-from ..retrieval import StoredLayers, check_files, embed_chunks
+from ..retrieval import StoredLayers, embed_chunks
 from ..store import TokenStore
 from ..towers import Embedder
 
@@ -128,7 +128,7 @@ class Snapshots:
         "(weights, meta). Raises `Damaged` if they are not what was published."
         path = self.path(step)
         with damaged(path, "snapshot", "another will come", Damaged):
-            check_files(path, WEIGHTS, META, whole=True)
+            check_seal(path, WEIGHTS, META, whole=True)
             meta = self.meta(step)
             if any(not isinstance(meta[name], kind) for name, kind in KINDS.items()):
                 raise ValueError(f"{META} tells things of other kinds")

@@ -27,10 +27,10 @@ from realm_nb.builder.builder import (
     read_heartbeat,
     snapshot_meta,
 )
-from ..core.errors import DAMAGE, first_line
+from ..core.errors import DAMAGE, Damaged, first_line
 from ..core.files import remove
 from ..core.loop import module_digest
-from ..refresh import Damaged, IndexStore, Refresher
+from ..refresh import IndexStore, Refresher
 
 # %% ../../nbs/builder/88_supervisor.ipynb #006
 class Supervisor:

@@ -124,17 +124,20 @@ def seal(folder) -> None:
     write_json(folder / SEAL, {p.relative_to(folder).as_posix(): _sums(p) for p in files})
 
 
-def check_seal(folder, whole: bool = False) -> None:
-    "Raise ValueError or OSError if a file in `folder` is not what was sealed."
-    text = (Path(folder) / SEAL).read_text(encoding="utf-8")
+def check_seal(folder, *names: str, whole: bool = False) -> None:
+    """Raise ValueError or OSError if a file in `folder` is not what was sealed, or the files are
+    not those of `names`, where there are any."""
+    folder, text = Path(folder), (Path(folder) / SEAL).read_text(encoding="utf-8")
     sums = json.loads(text)
+    if not sums or (names and set(sums) != set(names)):
+        raise ValueError(f"{SEAL} tells of other files")
     for name, noted in sums.items():
-        path = Path(folder) / name
-        if path.stat().st_size != noted["size"]:
+        if (folder / name).stat().st_size != noted["size"]:
             raise ValueError(f"{name} has another size")
-        if sampled_sha256(path) != noted["sampled"] or (whole and sha256(path) != noted["whole"]):
+        found = _sums(folder / name) if whole else {"sampled": sampled_sha256(folder / name)}
+        if not found.items() <= noted.items():
             raise ValueError(f"{name} has another checksum")
-    if whole and text != as_json({name: _sums(Path(folder) / name) for name in sums}):
+    if whole and text != as_json(sums):
         raise ValueError(f"{SEAL} is not as it was written")
 
 
