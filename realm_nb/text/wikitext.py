@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'BETWEEN', 'SUPERSCRIPT', 'TEMPLATES', 'INLINE', 'DROPPED_TAGS', 'BLOCK_TAGS', 'FORMULA_TAGS', 'ITEM',
-           'DROPPED_SECTION', 'MEDIA_LINK', 'REPAIRS', 'LEFTOVER', 'PROSE_END', 'DISAMBIGUATION', 'LARGEST_PAGE',
-           'LINK', 'LINK_END', 'Document', 'render', 'tidy', 'strip_markup', 'is_disambiguation', 'read_pages',
-           'mark_links', 'split_links', 'link_sentences']
+           'DROPPED_SECTION', 'MEDIA_LINK', 'REPAIRS', 'LEFTOVER', 'PROSE_END', 'LONGEST_TEXT', 'TANGLE',
+           'DISAMBIGUATION', 'LARGEST_PAGE', 'LINK', 'LINK_END', 'Document', 'render', 'tidy', 'strip_markup',
+           'is_tangled', 'is_disambiguation', 'read_pages', 'mark_links', 'split_links', 'link_sentences']
 
 # %% ../../nbs/text/12_wikitext.ipynb #002
 import bz2
 import re
 import xml.etree.ElementTree as ET
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,8 +30,8 @@ from mwparserfromhell.nodes import (
 
 from ..core.errors import DAMAGE, UserError, first_line
 from ..core.files import require_file
-from .sources import valid_unicode
 from .sentences import HOLE, sentences, word_set
+from .sources import valid_unicode
 
 # %% ../../nbs/text/12_wikitext.ipynb #005
 @dataclass
@@ -277,9 +278,41 @@ def strip_markup(wikitext) -> str:
     return tidy(render(mwparserfromhell.parse(wikitext).nodes))
 
 # %% ../../nbs/text/12_wikitext.ipynb #027
+LONGEST_TEXT = 2**21  # characters of a page: what MediaWiki allows, in bytes
+TANGLE = 50_000  # characters of markup, times the share of readings that unclosed ones add
+_BRACKET = re.compile(
+    r"(\{\{|\[\[|\{\||<!--|\[)|(\}\}|\]\]|\|\}|-->|\])|<(/?)([A-Za-z][\w-]*)([^<>]{0,300}>)?"
+)
+_OPENS = {"}}": "{{", "]]": "[[", "|}": "{|", "-->": "<!--", "]": "["}
+_SINGLE = word_set("br hr wbr img meta link references")
+
+
+def _count_unclosed(wikitext: str) -> int:
+    "How many brackets and tags of `wikitext` nothing closes."
+    unclosed: Counter[str] = Counter()
+    for m in _BRACKET.finditer(wikitext):
+        bracket, end, slash, tag, rest = m.groups()
+        kind = bracket or _OPENS.get(end) or tag.lower()
+        if tag and rest is None:  # the tag itself has no end
+            unclosed["<"] += 1
+        elif end or slash:
+            unclosed[kind] -= unclosed[kind] > 0
+        elif bracket or not (rest.endswith("/>") or kind in _SINGLE):
+            unclosed[kind] += 1
+    return unclosed.total()
+
+
+def is_tangled(wikitext: str) -> bool:
+    "Whether a page is so long, or its markup so unlike Wikipedia's, that it can't be parsed soon."
+    if len(wikitext) > LONGEST_TEXT:
+        return True
+    markup = sum(map(wikitext.count, "[]<>{}&|=:;*#'~\n"))
+    return markup * (1 + _count_unclosed(wikitext) / 4) > TANGLE
+
+# %% ../../nbs/text/12_wikitext.ipynb #030
 DISAMBIGUATION = re.compile(
-    r"\{\{\s{0,9}(?:[\w -]{0,60}disambig\w{0,60}|disamb|dab|hndis|geodis|surname|given name|name list"
-    r"|set index article|sia)\s{0,9}[|}]",
+    r"\{\{\s{0,9}(?:[\w -]{0,60}disambig\w{0,60}|disamb|dab|hndis|geodis|surname|given name"
+    r"|name list|set index article|sia)\s{0,9}[|}]",
     re.I,
 )
 
@@ -288,7 +321,7 @@ def is_disambiguation(title: str, wikitext: str) -> bool:
     "A page that only points to others: by its title, or by a template of that family."
     return title.endswith("(disambiguation)") or DISAMBIGUATION.search(wikitext) is not None
 
-# %% ../../nbs/text/12_wikitext.ipynb #028
+# %% ../../nbs/text/12_wikitext.ipynb #031
 LARGEST_PAGE = 2**25  # bytes of a page in a dump: 32 MiB; MediaWiki itself allows 2 MiB of text
 
 
@@ -335,7 +368,7 @@ def read_pages(path) -> Iterator[tuple[str, str, bool, str]]:
         what = "damaged or cut-off bz2 file" if path.suffix == ".bz2" else "unreadable XML"
         raise UserError(f"{path}: {what} ({first_line(e)}); fetch it again") from None
 
-# %% ../../nbs/text/12_wikitext.ipynb #031
+# %% ../../nbs/text/12_wikitext.ipynb #034
 LINK = "\ue000"
 LINK_END = "\ue001"
 
@@ -349,7 +382,7 @@ def mark_links(wikitext: str) -> mwparserfromhell.wikicode.Wikicode:
             link.text = f"{LINK}{shown.lstrip(':')}{LINK_END}"
     return code
 
-# %% ../../nbs/text/12_wikitext.ipynb #032
+# %% ../../nbs/text/12_wikitext.ipynb #035
 def split_links(text: str) -> tuple[str, list[tuple[int, int]]]:
     "A text with marked links, as (text without marks, characters (start, end) of each link)."
     parts: list[str] = []
