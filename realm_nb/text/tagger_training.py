@@ -11,6 +11,7 @@ __all__ = ['Labelled', 'agreement', 'disagreements', 'bio_labels', 'read_conll',
 import os
 import re
 import tempfile
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -31,8 +32,7 @@ from realm_nb.core.files import (
     write_json,
     write_text,
 )
-from .documents import read_utf8
-from .sources import fetch, registry, weights_folder
+from .sources import fetch, read_utf8, registry, weights_folder
 from .taggers import LinkTagger, Span, bio_spans, make_tagger, token_classifier
 from .tokenizer import load_tokenizer
 
@@ -47,8 +47,12 @@ def _scores(n_right: int, n_found: int, n_gold: int) -> dict[str, float]:
 
 
 def _meets(span: Span, others: list[Span]) -> str:
-    "How `span` meets `others`: exactly one of them, by other bounds, or none of them."
-    touched = [o[:2] for o in others if span.start < o.end and o.start < span.end]
+    "How `span` meets `others`, left to right: exactly one of them, by other bounds, or none."
+    i = bisect_right(others, span.start, key=lambda o: o.end)
+    touched = []
+    while i < len(others) and others[i].start < span.end:
+        touched.append(others[i][:2])
+        i += 1
     if not touched:
         return "none"
     return "exactly" if span[:2] in touched else "other bounds"
@@ -147,12 +151,15 @@ def read_labelled(source, split: str = "train") -> Labelled:
         words, tags = rows["tokens"], rows["ner_tags"]
         names = getattr(rows.features["ner_tags"].feature, "names", None)
         labels = [[names[tag] for tag in row] if names else row for row in tags]
-        return [(row, bio_labels(row_labels)) for row, row_labels in _pairs(words, labels)]
+        pairs = [(row, bio_labels(row_labels)) for row, row_labels in _pairs(words, labels)]
     except Exception as e:
         raise UserError(
             f"no file and no data set {source!r} with columns tokens and ner_tags: "
             f"{first_line(e)}; check its name, its columns and the network"
         ) from None
+    if not pairs:
+        raise UserError(f"{source}: no sentences in it; name another split or set")
+    return pairs
 
 # %% ../../nbs/text/16_tagger_training.ipynb #012
 def _encode(tokenizer, sentences: Labelled, labels: list[str]) -> list[dict]:
@@ -272,12 +279,13 @@ def write_conll(path, texts: list[str], spans: list[list[Span]], kind: str = "")
     A word is a run of letters and digits, or any other single character."""
     lines = []
     for text, found in zip(texts, spans):
+        starts = [span.start for span in found]
         for m in re.finditer(r"\w+|[^\w\s]", text):
             label = "O"
-            for span in found:
-                if span.start <= m.start() < span.end:
-                    prefix = "B" if m.start() == span.start else "I"
-                    label = f"{prefix}-{kind or span.label}"
+            i = bisect_right(starts, m.start()) - 1
+            if i >= 0 and m.start() < found[i].end:
+                prefix = "B" if m.start() == starts[i] else "I"
+                label = f"{prefix}-{kind or found[i].label}"
             lines.append(f"{m[0]} {label}\n")
         lines.append("\n")
     write_text(path, "".join(lines))
