@@ -361,8 +361,13 @@ def _hub_snapshot(source: Source, folder: Path):
     if unsafe := [f for f in wanted if not f.endswith(SAFE)]:
         raise UserError(f"{source.name}: {unsafe[0]} may hold code; take {', '.join(SAFE)} alone")
     kind = "dataset" if source.kind == "corpus" else "model"
-    pin = {"repo_type": kind, "revision": source.hub_revision}
-    snapshot_download(source.hub, **pin, allow_patterns=wanted, local_dir=folder)
+    snapshot_download(
+        source.hub,
+        repo_type=kind,
+        revision=source.hub_revision,
+        allow_patterns=wanted,
+        local_dir=folder,
+    )
     remove(folder / ".cache")
     if missing := [f for f in wanted if not any(folder.glob(f))]:
         lacking = f"{source.hub} has no {missing[0]}; correct hub_files in data/sources.toml"

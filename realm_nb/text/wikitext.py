@@ -331,7 +331,7 @@ class _Bounded:
     def __init__(self, file, path):
         self.file, self.path, self.size = file, path, 0
 
-    def read(self, n: int) -> bytes:
+    def read(self, n: int = 0, /) -> bytes:
         "The next `n` bytes."
         self.size += n
         if self.size > LARGEST_PAGE:
@@ -355,6 +355,7 @@ def read_pages(path) -> Iterator[tuple[str, str, bool, str]]:
                 raise UserError(f"{path}: not a MediaWiki dump, {found}")
             page_tag = root.tag.removesuffix("mediawiki") + "page"
             for event, page in events:
+                bounded.size += 1000  # what an element takes in memory
                 if event == "end" and page.tag == page_tag:
                     title, ns = page.findtext("{*}title", ""), page.findtext("{*}ns") or "0"
                     is_redirect = page.find("{*}redirect") is not None
