@@ -125,8 +125,8 @@ def read_parquet(path) -> Iterator[Document]:
             table = ParquetFile(path)
             names = table.schema_arrow.names
             if not {"title", "text"} <= set(names):
-                has = ", ".join(names)[:200]
-                raise UserError(f"{path}: needs columns 'title' and 'text', has only {has}")
+                has = f"has only {str(names)[:200]}"
+                raise UserError(f"{path}: needs columns 'title' and 'text', {has}")
             batches = table.iter_batches(
                 _batch_size(path, table.metadata), columns=["title", "text"]
             )
