@@ -37,6 +37,7 @@ from realm_nb.core.files import (
 from .store import TokenStore, build_store
 from .text.documents import read_corpus
 from .text.sources import weights_folder
+from .text.tagger_training import new_file
 from .text.taggers import Span, Tagger, make_tagger
 from .text.tokenizer import load_tokenizer
 
@@ -272,6 +273,8 @@ class ReportOptions:
 def report_command(argv):
     "Tag a corpus, and print what was kept, by reason and by label."
     options = parse(argv, ReportOptions(), prog="realm tag report")
+    if options.png:
+        new_file(options.png)
     tagger = make_tagger(options.tagger)  # first: a wrong name should not cost a download
     with TemporaryDirectory() as folder:
         store = build_store(

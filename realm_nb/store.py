@@ -8,10 +8,12 @@ __all__ = ['FORMAT', 'ARRAYS', 'pack', 'is_list', 'TokenizedSentence', 'tokenize
 
 # %% ../nbs/20_store.ipynb #002
 import json
+import os
 from bisect import bisect
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +23,7 @@ import numpy as np
 from .core.config import setting
 from .core.errors import UserError, damaged
 from realm_nb.core.files import (
+    SEAL,
     atomic_folder,
     cache_home,
     check_seal,
@@ -29,8 +32,9 @@ from realm_nb.core.files import (
     sha256,
     write_json,
 )
-from .text.documents import licence_of, read_corpus
+from .text.documents import corpus_files, corpus_parts, licence_of, read_corpus
 from .text.sentences import sentences
+from .text.sources import DATA, registry
 from .text.tokenizer import SpecialTokens, tokenize, tokenizer_digest
 from .text.wikitext import Document
 
@@ -55,11 +59,6 @@ def is_list(title: str) -> bool:
     return title.startswith(lists) or title.endswith("(disambiguation)")
 
 
-def _valid_unicode(text: str) -> str:
-    "Half of a surrogate pair, as broken JSON may hold, becomes a hole."
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
 class TokenizedSentence(NamedTuple):
     "A sentence, the ids of its tokens, and (first character, last + 1) of each of them."
 
@@ -76,10 +75,10 @@ def tokenize_documents(
     `max_tokens` keeps the first sentences of each up to so many tokens (one sentence at least);
     0 keeps all."""
     for document in documents:
-        title, text = _valid_unicode(document.title), _valid_unicode(document.text)
+        title = document.title
         if is_list(title):
             continue
-        texts = [title, *sentences(text)]
+        texts = [title, *sentences(document.text)]
         encoded = tokenize(tokenizer, texts)
         rows = zip(texts, encoded["input_ids"], encoded["offset_mapping"])
         first, *found = [TokenizedSentence(*row) for row in rows]
@@ -229,6 +228,35 @@ class TokenStore:
             self.max_block_len = self.meta["max_block_len"]
             self.special = SpecialTokens(*self.meta["special"])
             self.n_documents, self.n_sentences = len(self.titles), len(self.sentence_offsets) - 1
+            self._check_ends()
+
+    def _check_ends(self):
+        "Raise ValueError if one array does not end where another does: a look at a few numbers."
+        ends = {
+            "sentence_offsets": len(self.token_spans),
+            "text_offsets": len(self.text_bytes),
+            "title_offsets": len(self.title_token_ids),
+            "block_offsets": self.n_sentences,
+        }
+        for name, end in ends.items():
+            offsets = getattr(self, name)
+            if offsets[0] != 0 or offsets[-1] != end:
+                raise ValueError(f"{name} do not lead from 0 to {end:,}")
+        counts = {
+            "token_ids": (len(self.token_ids), len(self.token_spans)),
+            "text_offsets": (len(self.text_offsets), self.n_sentences + 1),
+            "title_offsets": (len(self.title_offsets), self.n_documents + 1),
+            "block_offsets": (len(self.block_offsets), len(self) + 1),
+            "block_document": (int(self.block_document[-1]), self.n_documents - 1),
+        }
+        for name, (found, wanted) in counts.items():
+            if found != wanted:
+                raise ValueError(f"{name}: {found:,} where {wanted:,} are expected")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        "A short name (16 hex digits) of all that the store holds: the digest of its seal."
+        return digest((self.folder / SEAL).read_text(encoding="utf-8"))
 
     @classmethod
     def open(cls, folder) -> "TokenStore":
@@ -311,10 +339,18 @@ class CorpusConfig:
     )
 
 
-def file_state(source: str) -> list[str]:
-    "What tells that a corpus file has changed: the SHA-256 of each file that `source` names."
-    paths = [Path(part) for part in source.split("+")]
-    return [sha256(path) for path in paths if path.is_file()]
+def file_state(source: str) -> list:
+    """What tells that a corpus has changed: of each part of `source`, what pins it in the
+    registry, or name and SHA-256 of every file that is read; nothing of a set on the hub."""
+    state: list = []
+    for part in corpus_parts(source):
+        if entry := registry("corpus").get(part):
+            state.append([entry.version, entry.sha256, entry.members, entry.hub_revision])
+        path = DATA / entry.folder if entry and entry.folder else Path(part)
+        if (entry is None or entry.folder) and os.path.exists(path):
+            files = corpus_files(path)
+            state.append([[p.relative_to(path).as_posix(), sha256(p)] for p in files])
+    return state
 
 
 def prepare_store(config: CorpusConfig, tokenizer) -> TokenStore:

@@ -6,6 +6,7 @@ import pickle
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from realm_nb.core.errors import UserError
-from realm_nb.store import CorpusConfig, TokenStore, build_store, is_list, pack, prepare_store
+from realm_nb.core.files import seal
+from realm_nb.store import (
+    ARRAYS,
+    CorpusConfig,
+    TokenStore,
+    build_store,
+    file_state,
+    is_list,
+    pack,
+    prepare_store,
+)
 from realm_nb.text.documents import (
     licence_of,
     read_corpus,
@@ -24,6 +35,7 @@ from realm_nb.text.documents import (
     read_path,
 )
 from realm_nb.text.sentences import sentences
+from realm_nb.text.sources import registry
 from realm_nb.text.tokenizer import load_tokenizer, tiny_tokenizer, tokenizer_digest
 from realm_nb.text.wikitext import Document, strip_markup
 
@@ -590,6 +602,51 @@ def test_a_changed_file_has_a_store_of_its_own(tokenizer, tmp_path, monkeypatch)
     path.write_text("The lake is not so deep.")
     assert prepare_store(config, tokenizer).text(0) == "The lake is not so deep."
     assert first.text(0).startswith("The lake is very deep."), "what was opened stays as it was"
+
+
+def test_a_folder_is_known_by_the_files_that_are_read(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("REALM_NB_HOME", str(tmp_path / "home"))
+    one, two = tmp_path / "one/docs", tmp_path / "two/docs"
+    for folder, text in ((one, "The lake is very deep."), (two, "The sea is much deeper.")):
+        folder.mkdir(parents=True)
+        (folder / "a.txt").write_text(text)
+
+    def store(folder):
+        monkeypatch.chdir(folder.parent)
+        return prepare_store(CorpusConfig(source="docs", max_block_len=64), tokenizer)
+
+    first, second = store(one), store(two)
+    assert (first.text(0), second.text(0)) == ("The lake is very deep.", "The sea is much deeper.")
+    assert first.fingerprint != second.fingerprint and len(first.fingerprint) == 16
+    (one / ".hidden.txt").write_text("The pond is not so deep.")
+    (one / "notes.pdf").write_text("The pond is not so deep.")
+    assert store(one).folder == first.folder, "neither is read"
+    (one / "b.txt").write_text("The pond is not so deep.")
+    assert store(one).text(len(store(one)) - 1) == "The pond is not so deep."
+    (one / "b.txt").unlink()
+    assert store(one).folder == first.folder
+    (one / "a.txt").write_text("The lake is not so deep.")
+    assert store(one).text(0) == "The lake is not so deep."
+
+
+def test_a_registered_corpus_is_known_by_its_pin(monkeypatch):
+    from realm_nb import store as module
+
+    before, known = file_state("wiki-vital"), registry("corpus")
+    changed = {**known, "wiki-vital": replace(known["wiki-vital"], sha256="0" * 64)}
+    monkeypatch.setattr(module, "registry", lambda kind="": changed)
+    assert file_state("wiki-vital") != before != []
+
+
+@pytest.mark.parametrize("name, change", [("sentence_offsets", 1), ("block_document", 7)])
+def test_arrays_that_do_not_fit_each_other_are_refused(mini, tokenizer, tmp_path, name, change):
+    store = build_store(mini[:9], tokenizer, tmp_path / "store", 64)
+    path = store.folder / f"{name}.bin"
+    values = np.fromfile(path, ARRAYS[name])
+    values[-1] += change
+    values.tofile(path)
+    seal(store.folder)
+    complaint(lambda: TokenStore.open(store.folder), name, "build it again")
 
 
 # ---- tokenizers

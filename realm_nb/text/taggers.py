@@ -108,7 +108,7 @@ CAPITAL = "[" + "".join(c for c in map(chr, range(0x41, 0x530)) if c.isupper()) 
 _WORD = rf"(?:{CAPITAL}\w{{0,2}}\.(?= {CAPITAL})|{CAPITAL}(?:(?:[\w’'-]|\.(?=\w))*\w)?)"
 NAME = re.compile(rf"(?<![\w’'-]){_WORD}(?:(?: (?:of|de|la|du|van|von|the|and))? {_WORD})*")
 QUANTITY = re.compile(
-    r"(?<![\w.,])(?:[$€£] ?)?\d{1,3}(?:[, ]?\d{3})*(?:\.\d+)?"
+    r"(?<![\w.,])(?:[$€£] ?)?\d{1,3}(?:[, ]?\d{3}){0,9}(?:\.\d+)?"
     r"(?: (?:thousand|million|billion|trillion))?"
     r"[  -]?(?:%|°[CF]?|(?:per cent|percent|kilomet(?:re|er)s?|met(?:re|er)s?|centimet(?:re|er)s?"
     r"|millimet(?:re|er)s?|miles?|feet|foot|inches|acres|hectares|square \w+|kilograms?|grams?"
@@ -128,13 +128,13 @@ class RuleTagger:
 
     def _names(self, text: str) -> Iterator[Span]:
         "Capitalised runs, without what merely opens the sentence."
+        opening = len(text) - len(text.lstrip(" \"'“‘(["))
         for m in NAME.finditer(text):
             start, end = m.span()
             if m[0].endswith(("'s", "’s")):
                 end -= 2
             first, _, rest = m[0].partition(" ")
-            opens = not text[:start].strip(" \"'“‘([")
-            if opens and (not rest or first in STARTERS):
+            if start <= opening and (not rest or first in STARTERS):
                 start += _FIRST_WORDS.match(m[0]).end()  # type: ignore[union-attr]
             if end - start > 2:
                 yield Span(start, end, "NAME")

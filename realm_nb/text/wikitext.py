@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['UNITS', 'BETWEEN', 'SUPERSCRIPT', 'TEMPLATES', 'INLINE', 'DROPPED_TAGS', 'BLOCK_TAGS', 'FORMULA_TAGS', 'ITEM',
-           'DROPPED_SECTION', 'MEDIA_LINK', 'REPAIRS', 'LEFTOVER', 'PROSE_END', 'DISAMBIGUATION', 'LINK', 'LINK_END',
-           'Document', 'render', 'tidy', 'strip_markup', 'is_disambiguation', 'read_pages', 'mark_links', 'split_links',
-           'link_sentences']
+           'DROPPED_SECTION', 'MEDIA_LINK', 'REPAIRS', 'LEFTOVER', 'PROSE_END', 'LONGEST_TEXT', 'TANGLE',
+           'DISAMBIGUATION', 'LARGEST_PAGE', 'LINK', 'LINK_END', 'Document', 'render', 'tidy', 'strip_markup',
+           'is_tangled', 'is_disambiguation', 'read_pages', 'mark_links', 'split_links', 'link_sentences']
 
 # %% ../../nbs/text/12_wikitext.ipynb #002
 import bz2
 import re
 import xml.etree.ElementTree as ET
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -27,9 +28,10 @@ from mwparserfromhell.nodes import (
     Wikilink,
 )
 
-from ..core.errors import UserError
-from ..core.files import require_path
+from ..core.errors import DAMAGE, UserError, first_line
+from ..core.files import require_file
 from .sentences import HOLE, sentences, word_set
+from .sources import valid_unicode
 
 # %% ../../nbs/text/12_wikitext.ipynb #005
 @dataclass
@@ -38,6 +40,9 @@ class Document:
 
     title: str
     text: str
+
+    def __post_init__(self):
+        self.title, self.text = valid_unicode(self.title), valid_unicode(self.text)
 
 # %% ../../nbs/text/12_wikitext.ipynb #009
 UNITS = {
@@ -82,7 +87,7 @@ BETWEEN = {
 
 def _convert(args, named) -> str:
     "`{{convert|12|-|15|km|mi}}`: the value or range as written, with its unit, not converted."
-    text, rest = args[0], args[1:]
+    text, rest = args[0], args[1:20]
     while len(rest) > 1 and rest[0] in BETWEEN:
         text += BETWEEN[rest[0]] + rest[1]
         rest = rest[2:]
@@ -221,22 +226,23 @@ def render(nodes) -> str:
         if isinstance(node, Heading):
             texts.append("\n\n")
             if dropped_level is None or node.level <= dropped_level:
-                is_dropped = DROPPED_SECTION.fullmatch(render(node.title.nodes).strip())
+                is_dropped = DROPPED_SECTION.fullmatch(render(node.title.nodes).strip()[:200])
                 dropped_level = node.level if is_dropped else None
         elif dropped_level is None:
             texts.append(_render_node(node))
     return "".join(texts)
 
 # %% ../../nbs/text/12_wikitext.ipynb #023
+_LOOSE = r"[\s,;:/–—-]"
 REPAIRS = {
     r"__[A-Z]+__": "",
     r"'{2,}": "",
     r"[\u200b-\u200f\u2060\ufeff\u00ad]": "",
     r"[^\S\n]+": " ",
     r"([(\[])(?:\s|[,;:/–—-](?!\w))+": r"\1",
-    r"(?:\s|(?<!\w)[–—-]|[,;:/])+([)\]])": r"\1",
+    rf"(?:(?<!{_LOOSE})|(?<=\w[–—-]))(?:\s|(?<!\w)[–—-]|[,;:/])+([)\]])": r"\1",
     r" ?(?:\(\s*\)|\[\s*\])": "",
-    r" +([,;.:!?)\]](?=[\s,;.:!?)\"”’]|$))": r"\1",
+    r"(?<! ) +([,;.:!?)\]](?=[\s,;.:!?)\"”’]|$))": r"\1",
     r"([,;])(?: ?[,;])+": r"\1",
     r",\.(?=\s|$)": ".",
     r"(?<=\w\.)\.(?=\s|$)": "",
@@ -272,9 +278,41 @@ def strip_markup(wikitext) -> str:
     return tidy(render(mwparserfromhell.parse(wikitext).nodes))
 
 # %% ../../nbs/text/12_wikitext.ipynb #027
+LONGEST_TEXT = 2**21  # characters of a page: what MediaWiki allows, in bytes
+TANGLE = 50_000  # characters of markup, times the share of readings that unclosed ones add
+_BRACKET = re.compile(
+    r"(\{\{|\[\[|\{\||<!--|\[)|(\}\}|\]\]|\|\}|-->|\])|<(/?)([A-Za-z][\w-]*)([^<>]{0,300}>)?"
+)
+_OPENS = {"}}": "{{", "]]": "[[", "|}": "{|", "-->": "<!--", "]": "["}
+_SINGLE = word_set("br hr wbr img meta link references")
+
+
+def _count_unclosed(wikitext: str) -> int:
+    "How many brackets and tags of `wikitext` nothing closes."
+    unclosed: Counter[str] = Counter()
+    for m in _BRACKET.finditer(wikitext):
+        bracket, end, slash, tag, rest = m.groups()
+        kind = bracket or _OPENS.get(end) or tag.lower()
+        if tag and rest is None:  # the tag itself has no end
+            unclosed["<"] += 1
+        elif end or slash:
+            unclosed[kind] -= unclosed[kind] > 0
+        elif bracket or not (rest.endswith("/>") or kind in _SINGLE):
+            unclosed[kind] += 1
+    return unclosed.total()
+
+
+def is_tangled(wikitext: str) -> bool:
+    "Whether a page is so long, or its markup so unlike Wikipedia's, that it can't be parsed soon."
+    if len(wikitext) > LONGEST_TEXT:
+        return True
+    markup = sum(map(wikitext.count, "[]<>{}&|=:;*#'~\n"))
+    return markup * (1 + _count_unclosed(wikitext) / 4) > TANGLE
+
+# %% ../../nbs/text/12_wikitext.ipynb #030
 DISAMBIGUATION = re.compile(
-    r"\{\{\s*(?:[\w -]*disambig\w*|disamb|dab|hndis|geodis|surname|given name|name list"
-    r"|set index article|sia)\s*[|}]",
+    r"\{\{\s{0,9}(?:[\w -]{0,60}disambig\w{0,60}|disamb|dab|hndis|geodis|surname|given name"
+    r"|name list|set index article|sia)\s{0,9}[|}]",
     re.I,
 )
 
@@ -283,33 +321,55 @@ def is_disambiguation(title: str, wikitext: str) -> bool:
     "A page that only points to others: by its title, or by a template of that family."
     return title.endswith("(disambiguation)") or DISAMBIGUATION.search(wikitext) is not None
 
-# %% ../../nbs/text/12_wikitext.ipynb #028
+# %% ../../nbs/text/12_wikitext.ipynb #031
+LARGEST_PAGE = 2**25  # bytes of a page in a dump: 32 MiB; MediaWiki itself allows 2 MiB of text
+
+
+class _Bounded:
+    "A dump that is read page by page: more than `LARGEST_PAGE` bytes of one are refused."
+
+    def __init__(self, file, path):
+        self.file, self.path, self.size = file, path, 0
+
+    def read(self, n: int = 0, /) -> bytes:
+        "The next `n` bytes."
+        self.size += n
+        if self.size > LARGEST_PAGE:
+            most = f"a page of more than {LARGEST_PAGE >> 20} MiB"
+            raise UserError(f"{self.path}: {most}; take a dump of current revisions")
+        return self.file.read(n)
+
+
 def read_pages(path) -> Iterator[tuple[str, str, bool, str]]:
     """(title, namespace, is a redirect, wikitext) for every page of a MediaWiki dump, plain or bz2.
 
     Raises `UserError` with the line where the XML is damaged."""
-    path = require_path(path)
+    path = require_file(path)
     try:
         with (bz2.open if path.suffix == ".bz2" else open)(path, "rb") as f:
-            events = ET.iterparse(f, ("start", "end"))
+            bounded = _Bounded(f, path)
+            events = ET.iterparse(bounded, ("start", "end"))
             _, root = next(events)
             if not root.tag.endswith("mediawiki"):
-                found = f"its first element is <{root.tag}>; pass kind= for another format"
+                found = f"its first element is <{root.tag[:60]}>; pass kind= for another format"
                 raise UserError(f"{path}: not a MediaWiki dump, {found}")
             page_tag = root.tag.removesuffix("mediawiki") + "page"
             for event, page in events:
+                bounded.size += 1000  # what an element takes in memory
                 if event == "end" and page.tag == page_tag:
                     title, ns = page.findtext("{*}title", ""), page.findtext("{*}ns") or "0"
                     is_redirect = page.find("{*}redirect") is not None
                     yield title, ns, is_redirect, page.findtext("{*}revision/{*}text", "")
                     root.clear()
+                    bounded.size = 0
     except ET.ParseError as e:
         damage = f"damaged XML ({e}); fetch the file again"
         raise UserError(f"{path}, line {e.position[0]}: {damage}") from None
-    except (OSError, EOFError) as e:
-        raise UserError(f"{path}: damaged or cut-off bz2 file ({e}); fetch it again") from None
+    except DAMAGE as e:  # bz2's own, and an encoding that the parser does not know
+        what = "damaged or cut-off bz2 file" if path.suffix == ".bz2" else "unreadable XML"
+        raise UserError(f"{path}: {what} ({first_line(e)}); fetch it again") from None
 
-# %% ../../nbs/text/12_wikitext.ipynb #031
+# %% ../../nbs/text/12_wikitext.ipynb #034
 LINK = "\ue000"
 LINK_END = "\ue001"
 
@@ -323,20 +383,22 @@ def mark_links(wikitext: str) -> mwparserfromhell.wikicode.Wikicode:
             link.text = f"{LINK}{shown.lstrip(':')}{LINK_END}"
     return code
 
-# %% ../../nbs/text/12_wikitext.ipynb #032
+# %% ../../nbs/text/12_wikitext.ipynb #035
 def split_links(text: str) -> tuple[str, list[tuple[int, int]]]:
     "A text with marked links, as (text without marks, characters (start, end) of each link)."
-    plain, spans, start = "", [], None
+    parts: list[str] = []
+    spans, start, end = [], None, 0
     for part in re.split(f"({LINK}|{LINK_END}[a-z]*)", text):
         if part == LINK:
-            start = len(plain)
+            start = end
             continue
-        plain += part.removeprefix(LINK_END)
+        parts.append(part.removeprefix(LINK_END))
+        end += len(parts[-1])
         if part.startswith(LINK_END):
-            if start is not None and start < len(plain):
-                spans.append((start, len(plain)))
+            if start is not None and start < end:
+                spans.append((start, end))
             start = None
-    return plain, spans
+    return "".join(parts), spans
 
 
 def link_sentences(text: str) -> Iterator[tuple[str, list[tuple[int, int]]]]:
