@@ -123,7 +123,7 @@ def acts(pairs: list, g: random.Random):
         "title": g.choice(NASTY[:5]) or "Story",
         "text": f"{hidden} is what they all say. " * 9,
     }
-    added = [story] * g.choice([0, 1, 1, 3, 2000]) if g.random() < 0.9 else [7]
+    added = [story] * g.choice([0, 1, 1, 3, 100]) if g.random() < 0.9 else [7]
     both = [(0, text), (1, hidden), (2, k)]
     return g.choice(
         [
