@@ -1049,6 +1049,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'realm_nb.towers.run_layers': ('towers.html#run_layers', 'realm_nb/towers.py'),
                                  'realm_nb.towers.settings_of': ('towers.html#settings_of', 'realm_nb/towers.py'),
                                  'realm_nb.towers.slice_layers': ('towers.html#slice_layers', 'realm_nb/towers.py'),
+                                 'realm_nb.towers.strictly': ('towers.html#strictly', 'realm_nb/towers.py'),
                                  'realm_nb.towers.tiny_towers': ('towers.html#tiny_towers', 'realm_nb/towers.py'),
                                  'realm_nb.towers.towers_from_base': ('towers.html#towers_from_base', 'realm_nb/towers.py')},
             'realm_nb.train': { 'realm_nb.train.EvaluateOptions': ('train.html#evaluateoptions', 'realm_nb/train.py'),

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['NULL', 'MOST_LAYERS', 'Sequence', 'query_sequence', 'pair_sequence', 'Batch', 'pad', 'length_groups', 'ModelConfig',
-           'quiet_transformers', 'refuse_infinite', 'load_pretrained', 'load_bert', 'slice_layers', 'HiddenBatch',
-           'pad_hidden', 'run_layers', 'frozen_forward', 'last_hidden', 'Embedder', 'evaluating', 'embed_all',
-           'Pointer', 'Encoder', 'fresh_head', 'own_tensors', 'load_tensors', 'Stored', 'settings_of', 'Towers',
-           'build_towers', 'random_towers', 'towers_from_base', 'tiny_towers']
+           'quiet_transformers', 'refuse_infinite', 'strictly', 'load_pretrained', 'load_bert', 'slice_layers',
+           'HiddenBatch', 'pad_hidden', 'run_layers', 'frozen_forward', 'last_hidden', 'Embedder', 'evaluating',
+           'embed_all', 'Pointer', 'Encoder', 'fresh_head', 'own_tensors', 'load_tensors', 'Stored', 'settings_of',
+           'Towers', 'build_towers', 'random_towers', 'towers_from_base', 'tiny_towers']
 
 # %% ../nbs/40_towers.ipynb #002
 import contextlib
@@ -27,7 +27,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .core.config import check_settings, setting
 from .core.errors import DAMAGE, UserError, damaged, first_line, nearest
-from .core.files import write_json
+from .core.files import require_path, write_json
 from .text.tokenizer import SpecialTokens
 
 # %% ../nbs/40_towers.ipynb #005
@@ -131,6 +131,17 @@ def refuse_infinite(path, tensors: dict[str, Tensor], remedy: str):
             raise UserError(f"{path}: tensor {name} holds NaN or infinity; {remedy}")
 
 
+@contextlib.contextmanager
+def strictly():
+    "Turn what `transformers` says of a setting of a wrong kind into a ValueError of one line."
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        yield
+    except StrictDataclassError as e:
+        raise ValueError(" ".join(str(e).split())) from None
+
+
 def load_pretrained(kind, path, **settings):
     """(model, names of the tensors that the weights lack) of a folder or hub name; `kind`: a class
     of `transformers` such as `AutoModel`. Only what heads hold may be lacking.
@@ -138,10 +149,15 @@ def load_pretrained(kind, path, **settings):
     Raises `UserError` if there are no such weights, or they are damaged or of another shape."""
     from transformers import AutoConfig
 
+    if not isinstance(path, str | Path):
+        raise UserError(f"weights are a folder or a hub name, not {path!r:.60}")
+    if str(path).startswith(("/", "./", "../")):
+        require_path(path)
     quiet_transformers()
     remedy = "name other weights, or fetch these again"
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False, **settings)
+        with strictly():
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False, **settings)
         if not 0 < config.num_hidden_layers <= MOST_LAYERS:
             raise ValueError(f"{config.num_hidden_layers} layers in its config.json")
         model, info = kind.from_pretrained(
@@ -153,7 +169,10 @@ def load_pretrained(kind, path, **settings):
         )
         model = model.float()
     except DAMAGE as e:
-        raise UserError(f"cannot load weights from {path}: {first_line(e)}; {remedy}") from None
+        why = first_line(e)
+        if "ignore_mismatched_sizes" in why:  # which advises what nobody can set
+            why = "its tensors have other shapes than its config.json says"
+        raise UserError(f"cannot load weights from {path}: {why}; {remedy}") from None
     lacking = [name for name in info["missing_keys"] if not re.match(r"cls\.|(.*\.)?pooler", name)]
     if lacking:
         raise UserError(f"{path} has no tensor {sorted(lacking)[0]}; {remedy}")
@@ -479,7 +498,7 @@ class Stored(nn.Module):
             about = json.loads(path.read_text(encoding="utf-8"))
             weights = path.with_suffix(".safetensors")
             with _opened(weights, remedy) as file:
-                with damaged(path, "the checkpoint", remedy), torch.device("meta"):
+                with damaged(path, "the checkpoint", remedy), strictly(), torch.device("meta"):
                     _refuse_layers(about, len(file.keys()))
                     like = own_tensors(build(about))  # shapes alone
                 _refuse_others(weights, file, like, remedy)
