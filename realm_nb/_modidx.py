@@ -597,6 +597,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'realm_nb.show.app.Query.settings': ('show/app.html#query.settings', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app.Site': ('show/app.html#site', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app.Site.__init__': ('show/app.html#site.__init__', 'realm_nb/show/app.py'),
+                                   'realm_nb.show.app.Site._try': ('show/app.html#site._try', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app.Site.prepare': ('show/app.html#site.prepare', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._AppOptions': ('show/app.html#_appoptions', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._Panel': ('show/app.html#_panel', 'realm_nb/show/app.py'),
