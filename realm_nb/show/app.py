@@ -4,13 +4,18 @@
 
 # %% auto #0
 __all__ = ['VISITORS', 'Site', 'Query', 'link', 'from_link', 'filled', 'asked', 'compared', 'both_worlds', 'mapped', 'build_page',
-           'serve', 'main']
+           'free_port', 'serve', 'main']
 
 # %% ../../nbs/show/99_app.ipynb #002
+import ctypes
+import errno
 import functools
 import inspect
 import re
+import socket
+import sys
 import threading
+import time
 import tomllib
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -652,6 +657,30 @@ def build_page(site: Site):
 VISITORS = 200  # whose last results are kept at a time; of the one longest away they are dropped
 
 
+def free_port(host: str, port: int = 0) -> int:
+    """`port`, or for 0 the first free one from 7860, if the app can listen there.
+
+    Raises `UserError` for a host that is none of this machine's, and for a port that is taken."""
+    if not host:
+        raise UserError("the host is empty; name one with --host, such as 127.0.0.1")
+    for number in [port] if port else range(7860, 7960):
+        try:
+            with socket.socket() as s:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                s.bind((host, number))
+            return number
+        except (OSError, UnicodeError) as e:
+            why = getattr(e, "strerror", None) or first_line(e)
+            if not isinstance(e, OSError) or e.errno not in (errno.EADDRINUSE, errno.EACCES):
+                raise UserError(
+                    f"cannot listen on the host {host!r:.80} ({why}); choose another with --host, "
+                    "such as 127.0.0.1"
+                ) from None
+    raise UserError(
+        f"port {port or 'in 7860-7959'} cannot be used ({why}); choose another with --port"
+    )
+
+
 def serve(site: Site, host: str, port: int | None):
     "Start the server; returns (page, address)."
     theme = gr.themes.Default(
@@ -660,30 +689,25 @@ def serve(site: Site, host: str, port: int | None):
         primary_hue="blue",
         neutral_hue="slate",
     )
+    port = free_port(host, port or 0)
     page = build_page(site)
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            quiet=True,
-            prevent_thread_lock=True,
-            max_file_size=LIMITS["upload"],
-            state_session_capacity=VISITORS,
-            theme=theme,
-            css=_CSS,
-            footer_links=["api", "settings"],
-            ssr_mode=False,
-            pwa=False,
-            mcp_server=False,
-            enable_monitoring=False,
-            run_history=False,
-        )
-    except OSError as e:
-        raise UserError(
-            f"port {port or 'in 7860-7959'} cannot be used ({first_line(e)}); "
-            "choose another with --port"
-        ) from None
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        quiet=True,
+        prevent_thread_lock=True,
+        max_file_size=LIMITS["upload"],
+        state_session_capacity=VISITORS,
+        theme=theme,
+        css=_CSS,
+        footer_links=["api", "settings"],
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        run_history=False,
+    )
     return page, address
 
 # %% ../../nbs/show/99_app.ipynb #045
@@ -697,16 +721,27 @@ class _AppOptions:
     port: int = setting(0, "the port; 0 is the first free one from 7860", low=0, high=65535)
 
 
+def _give_memory_back(every: float = 30):
+    """Hand freed memory back to the system for ever, every so many seconds: the C library keeps
+    what its threads have freed, and under visitors that grows to gigabytes."""
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    while hasattr(libc, "malloc_trim"):
+        time.sleep(every)
+        libc.malloc_trim(0)
+
+
 @cli
 def main(argv):
     "`python -m realm_nb.app`."
     options = parse(argv, _AppOptions(), prog="realm app")
     if gr is None:
         raise UserError("the app needs gradio; pip install 'realm_nb[app]'")
+    port = free_port(options.host, options.port)  # before minutes of loading
     site = Site(options.run, options.qa)
     site.x.index()
     site.x.realm()
-    page, address = serve(site, options.host, options.port or None)
+    page, address = serve(site, options.host, port)
     print(f"{site.folder or 'no run'}: open {address}  (Ctrl-C ends it)", flush=True)
-    threading.Thread(target=site.prepare, daemon=True).start()
+    for work in (site.prepare, _give_memory_back):
+        threading.Thread(target=work, daemon=True).start()
     page.block_thread()
