@@ -253,9 +253,11 @@ class Reader(Stored):
     @classmethod
     def load(cls, folder, device="cpu") -> "Reader":
         "The reader of a checkpoint. Raises `UserError` if `folder` is none, or is damaged."
-        from transformers import AutoConfig, AutoModel
+        from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
 
         def build(about) -> Reader:
+            if about["body"]["model_type"] not in CONFIG_MAPPING:
+                raise ValueError(f"unknown model_type {about['body']['model_type']!r:.40}")
             kind = AutoConfig.for_model(**about["body"])
             body = AutoModel.from_config(kind, attn_implementation="eager", trust_remote_code=False)
             words = torch.zeros(2, about["vocabulary"], dtype=torch.bool)

@@ -59,9 +59,9 @@ class Settings:
             if isinstance(value, bool) or not isinstance(value, kind):
                 raise UserError(f"{name} takes a number, not {value!r:.60}")
         if not 1 <= self.k <= 20:
-            raise UserError(f"k is {self.k:.10g}; choose 1 to 20 documents")
+            raise UserError(f"k is {self.k!r:.40}; choose 1 to 20 documents")
         if not 0.05 <= self.temperature <= 20:
-            raise UserError(f"the temperature is {self.temperature:.10g}; choose 0.05 to 20")
+            raise UserError(f"the temperature is {self.temperature!r:.40}; choose 0.05 to 20")
         for name in ("null", "exclude"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} takes true or false, not {getattr(self, name)!r:.60}")
