@@ -455,8 +455,8 @@ TABLE = ["--corpus", "mini", "--train", "mini", "--start", "base"]
         (["--base", "no-base"], "no-base"),
         (["--base", "EMPTY"], "EMPTY"),
         (["--corpus", "no-corpus"], "no-corpus"),
-        (["--corpus", ""], "corpus"),
-        (["--validation", "-1"], "--validation must"),
+        (["--corpus", ""], "no such file"),
+        (["--validation", "-1"], "validation must"),
         (["--qa.steps", "0"], "--qa.steps must"),
         (["--qa.lr", "nan"], "--qa.lr"),
         (["--seed", "-1"], "--seed"),
@@ -485,7 +485,7 @@ def test_table1_refuses_with_one_line(flags, needle, run, x, base, tmp_path, cap
     flags = [str(places.get(flag, flag)) for flag in flags]
     mine = [] if "--run" in flags else ["--run", str(tmp_path / "table")]
     given = dict(zip(TABLE[::2], TABLE[1::2])) | {"--tests": "mini"}
-    given["--base"] = str(x.workspace.base)
+    given |= {"--base": str(x.workspace.base), "--rows": "bm25,base"}
     given |= dict(zip(flags[::2], flags[1::2]))
     refused(
         table1.main, [*(word for pair in given.items() for word in pair), *mine], capsys, needle

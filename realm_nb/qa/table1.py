@@ -374,7 +374,7 @@ def check_rows(config: Table1Config) -> list[str]:
     Raises `UserError` for what is not known or cannot be read, before any work."""
     check_run(config.run)
     rows = listed("rows", config.rows, ROWS)
-    for name in [*listed("tests", config.tests), *listed("sets", config.qa.questions)]:
+    for name in [*listed("tests", config.tests), *listed("questions", config.qa.questions)]:
         load_questions(name)
     start = config.qa.start
     towers = config.towers

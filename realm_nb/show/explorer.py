@@ -96,7 +96,7 @@ class Explorer:
         self.folder, self.keep = Path(folder) if folder else None, keep
         with damaged(folder, "the run", "name another, or train it anew"):
             w = self.workspace = Workspace.open(folder) if folder else _open_encyclopedia()
-            w.states
+            len(w.states)  # what is no checkpoint in its place shows here
         self.config, self.tokenizer, self.store = w.config, w.tokenizer, w.store
         self._lock = threading.Lock()
         self._doors: dict = {}
