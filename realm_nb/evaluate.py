@@ -18,6 +18,7 @@ import torch
 
 from .core.config import setting
 from .core.device import rng
+from .core.errors import UserError
 from .core.files import progress, write_text
 from .core.folder import Run
 from .marginal import inspection, retrieval_utility, sequence_log_p, token_marginal
@@ -41,6 +42,8 @@ def predict(realm: Realm, examples, ids: np.ndarray, log_p_z: torch.Tensor):
 
     For candidates `ids` int64 [B, K] and their `log_p_z` [B, K]; 0 where there is no mask, or no ∅.
     """
+    if not len(examples):
+        raise UserError("there are no examples; give one at least")
     (n, candidates), masks = ids.shape, max(len(e.y) for e in examples)
     vocabulary = realm.towers.encoder.model.config.vocab_size
     is_null = torch.from_numpy(ids == MISSING).to(realm.device)
@@ -87,6 +90,10 @@ def measure(
 
     exact, exact_null, ll, ll_null, hit@1, hit@(k-1), p_null, ru [n]; `ids` [n, k]; `said` [n, 10],
     the marginal's token ids."""
+    if not len(examples):
+        raise UserError("there are no examples; give one at least")
+    if ids is None and (type(k) is not int or k < 2):
+        raise UserError(f"k is {k!r:.40}; choose 2 candidates or more, ∅ is the first")
     rows, batch = [], 16
     with evaluating(realm.towers):
         for lo in progress(range(0, len(examples), batch), desc=desc):

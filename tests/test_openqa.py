@@ -503,7 +503,7 @@ def test_reader_of_other_pieces(world, mpnet, tmp_path):
     with pytest.raises(UserError, match="cannot load weights"):
         load_body(tmp_path, world["tokenizer"])
     (tmp_path / "reader.json").write_text(json.dumps({"bert": {}, "width": 5, "dim": 16}))
-    with pytest.raises(UserError, match=r"no readable reader\.json"):
+    with pytest.raises(UserError, match=r"reader\.safetensors is missing"):
         Reader.load(tmp_path)
 
 

@@ -21,13 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from ..core.config import setting
 from ..core.device import autocast, rng
-from ..core.errors import UserError, first_line
-from ..core.files import progress, write_json
+from ..core.errors import UserError
+from ..core.files import progress
 from ..core.folder import Run
 from ..core.loop import Training, fit
 from ..masking import nth_ids
@@ -39,9 +38,11 @@ from ..text.tokenizer import load_tokenizer
 from realm_nb.towers import (
     Batch,
     Sequence,
+    Stored,
+    load_pretrained,
     pad,
     pair_sequence,
-    quiet_transformers,
+    settings_of,
     slice_layers,
 )
 
@@ -64,7 +65,7 @@ class ReaderConfig:
     lr: float = setting(7e-5, "rate of the reader's encoder; small ones want 2e-4", low=0)
     lr_head: float = setting(5e-4, "rate of the span head; small readers want 1e-3", low=0)
 
-# %% ../../nbs/qa/92_reader.ipynb #007
+# %% ../../nbs/qa/92_reader.ipynb #008
 class Pair(NamedTuple):
     """A question joined with a block, for BERT: its `sequence`, where the block's body begins in
     it, and the sentence of each token of the body, int64 [n]."""
@@ -89,7 +90,7 @@ def join(
     room = len(whole) - whole.second - 1
     return Pair(Sequence(whole.token_ids, len(question) + 2), whole.second, sentence[:room])
 
-# %% ../../nbs/qa/92_reader.ipynb #013
+# %% ../../nbs/qa/92_reader.ipynb #012
 def word_boundaries(tokenizer) -> Tensor:
     "Of each word piece, bool [2, V]: has it a letter or digit, and does it continue a word?"
     names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
@@ -115,7 +116,7 @@ def span_mask(pairs: list[Pair], words: Tensor, max_span: int = 10) -> Tensor:
         mask[:, :, w] = begins & ends.roll(-w, 1) & (sentence == sentence.roll(-w, 1))
     return mask
 
-# %% ../../nbs/qa/92_reader.ipynb #016
+# %% ../../nbs/qa/92_reader.ipynb #015
 def lexical_overlap(batch: Batch, idf: Tensor) -> Tensor:
     "Of each token its `idf` [V] if it stands in both segments, else 0: float32 [n, L]."
     same = batch.ids.unsqueeze(2) == batch.ids.unsqueeze(1)
@@ -147,7 +148,7 @@ class SpanHead(nn.Module):
             scores.append(nn.functional.pad(span, (0, length - inside)))
         return torch.stack(scores, dim=-1)
 
-# %% ../../nbs/qa/92_reader.ipynb #017
+# %% ../../nbs/qa/92_reader.ipynb #016
 def trim_body(body, layers: int = 0):
     """The encoder with its first `layers` at most (0 keeps all), and without its layer over [CLS],
     which no span needs."""
@@ -183,17 +184,11 @@ def load_body(path, tokenizer, layers: int = 0):
     long as it has them all: MPNet has BERT's. Raises `UserError` if there are no such weights."""
     from transformers import AutoModel
 
-    quiet_transformers()
-    try:
-        body = AutoModel.from_pretrained(
-            path, attn_implementation="eager", use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError) as e:
-        raise UserError(f"cannot load weights from {path}: {first_line(e)}") from None
-    return trim_body(body.float(), layers), vocabulary_map(path, tokenizer)
+    body, _ = load_pretrained(AutoModel, path)
+    return trim_body(body, layers), vocabulary_map(path, tokenizer)
 
-# %% ../../nbs/qa/92_reader.ipynb #018
-class Reader(nn.Module):
+# %% ../../nbs/qa/92_reader.ipynb #017
+class Reader(Stored):
     """An encoder (BERT, MPNet, …) with a span head (section 3.2), and all that is true of it: how
     it reads (`config`), where `words` begin and end (bool [2, V]), and its own ids of the store's
     word pieces, if it numbers them in another way (int64 [V]). `dtype` is the encoder's precision.
@@ -201,6 +196,7 @@ class Reader(nn.Module):
     Its word embeddings stay as they are: many of the weights, and a small training set meets few of
     them."""
 
+    stem = "reader"
     vocabulary_map: Tensor
     words: Tensor
     idf: Tensor
@@ -212,9 +208,10 @@ class Reader(nn.Module):
         self.body = body
         self.head = SpanHead(body.config.hidden_size, config.max_span)
         self.requires_grad_(True).body.embeddings.requires_grad_(False)
-        if vocabulary_map is None:
-            vocabulary_map = np.arange(words.shape[1])
-        self.register_buffer("vocabulary_map", torch.from_numpy(vocabulary_map))
+        own = torch.arange(words.shape[1])
+        if vocabulary_map is not None:
+            own = torch.from_numpy(vocabulary_map)
+        self.register_buffer("vocabulary_map", own)
         self.register_buffer("words", words)
         self.register_buffer("idf", torch.ones(words.shape[1]))
 
@@ -237,44 +234,39 @@ class Reader(nn.Module):
 
     def save(self, folder):
         "Write `reader.safetensors` and `reader.json` into an existing `folder`."
-        save_model(self, str(Path(folder) / "reader.safetensors"))
         config = {f.name: getattr(self.config, f.name) for f in fields(ReaderConfig)}
         about = {"body": self.body.config.to_dict(), "config": config, "vocabulary": len(self.idf)}
-        write_json(Path(folder) / "reader.json", about)
-
-    @classmethod
-    def load(cls, folder, device="cpu") -> "Reader":
-        "The reader of a checkpoint. Raises `UserError` if `folder` is none, or is damaged."
-        from transformers import AutoConfig, AutoModel
-
-        try:
-            meta = json.loads((Path(folder) / "reader.json").read_text(encoding="utf-8"))
-            kind = AutoConfig.for_model(**meta["body"])
-            body = AutoModel.from_config(kind, attn_implementation="eager", trust_remote_code=False)
-            words = torch.zeros(2, meta["vocabulary"], dtype=torch.bool)
-            reader = cls(trim_body(body), words, ReaderConfig(**meta["config"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{folder} holds no readable reader.json; "
-                "train a reader with realm train --run RUN --stages finetune"
-            ) from None
-        reader.load_weights(folder)
-        return reader.to(device)
+        self.write(folder, about)
 
     def load_weights(self, folder):
         """Take the weights of a checkpoint of the same shape.
 
         Raises `UserError` if they are damaged or do not fit."""
-        path = Path(folder) / "reader.safetensors"
-        try:
-            load_model(self, path)
-        except Exception as e:
+        super().load_weights(folder)
+        ids, most = self.vocabulary_map, self.body.config.vocab_size
+        if ids.min() < 0 or ids.max() >= most:
             raise UserError(
-                f"{path} is missing or does not fit ({first_line(e)}); "
+                f"{folder}: the reader's vocabulary_map names word pieces past {most - 1}; "
                 "delete that folder and train again"
-            ) from None
+            )
 
-# %% ../../nbs/qa/92_reader.ipynb #023
+    @classmethod
+    def load(cls, folder, device="cpu") -> "Reader":
+        "The reader of a checkpoint. Raises `UserError` if `folder` is none, or is damaged."
+        from transformers import CONFIG_MAPPING, AutoConfig, AutoModel
+
+        def build(about) -> Reader:
+            if about["body"]["model_type"] not in CONFIG_MAPPING:
+                raise ValueError(f"unknown model_type {about['body']['model_type']!r:.40}")
+            kind = AutoConfig.for_model(**about["body"])
+            body = AutoModel.from_config(kind, attn_implementation="eager", trust_remote_code=False)
+            words = torch.zeros(2, about["vocabulary"], dtype=torch.bool)
+            return cls(trim_body(body), words, settings_of(ReaderConfig, about["config"]))
+
+        remedy = "train a reader with realm train --run RUN --stages finetune"
+        return cls.read(folder, build, remedy).to(device)
+
+# %% ../../nbs/qa/92_reader.ipynb #022
 def body_characters(store: TokenStore, block: int) -> tuple[str, np.ndarray, np.ndarray]:
     "(a block's text, the first character of each token of its body, one past the last), int64 [n]."
     spans = []
@@ -300,7 +292,7 @@ def right_spans(
             found[i, w] = normalize(text[starts[first] : ends[first + w]]) in forms
     return found
 
-# %% ../../nbs/qa/92_reader.ipynb #026
+# %% ../../nbs/qa/92_reader.ipynb #025
 def reader_loss(
     scores: Tensor,
     mask: Tensor,
@@ -331,7 +323,7 @@ def retriever_loss(scores: Tensor, positive: Tensor) -> Tensor:
     right = scores.masked_fill(~positive, -torch.inf)[able].logsumexp(1)
     return (scores[able].logsumexp(1) - right).sum() / able.sum().clamp_min(1)
 
-# %% ../../nbs/qa/92_reader.ipynb #e393f7f2
+# %% ../../nbs/qa/92_reader.ipynb #028
 @dataclass
 class TrainingSet:
     """Questions, the blocks that hold an answer to each (int64 [n]), and those `found` by one or
@@ -367,7 +359,7 @@ class TrainingSet:
         positives = [self.positives[i] for i in rows]
         return TrainingSet(questions, positives, self.overlap, [ids[rows] for ids in self.found])
 
-# %% ../../nbs/qa/92_reader.ipynb #029
+# %% ../../nbs/qa/92_reader.ipynb #031
 def draw_blocks(ids, positives, num_negatives: int, g: np.random.Generator) -> list[int]:
     """From a question's retrieved `ids` int64 [K], best first: one of the first three that hold an
     answer, and `num_negatives` of the first ten that don't. Empty if none holds one."""
@@ -408,7 +400,7 @@ def read_pairs(
     correct = torch.from_numpy(np.stack(spans)).to(mask.device)
     return scores, mask, correct, torch.tensor(rows, device=mask.device)
 
-# %% ../../nbs/qa/92_reader.ipynb #030
+# %% ../../nbs/qa/92_reader.ipynb #032
 def nth(groups: list, n: int, seed: int) -> int:
     """The n-th of an endless sequence that takes one from each of `groups` in turn, and shuffles a
     group anew each time it has come round."""
@@ -456,7 +448,7 @@ def train_reader(
     param_groups = [(reader.body, c.lr), (reader.head, c.lr_head)]
     fit(run, Training(stage, steps, seed=seed), reader, param_groups, loss_of)
 
-# %% ../../nbs/qa/92_reader.ipynb #032
+# %% ../../nbs/qa/92_reader.ipynb #035
 BEST = 20  # spans of a pair that are kept
 
 
@@ -487,7 +479,7 @@ def read_blocks(reader: Reader, store: TokenStore, question, blocks) -> list[Rea
         readings.append(Reading(z, spans))
     return readings
 
-# %% ../../nbs/qa/92_reader.ipynb #034
+# %% ../../nbs/qa/92_reader.ipynb #037
 class Answer(NamedTuple):
     """An answer as it stands in its best block, with its probability among all spans of the blocks
     read, and that span's first and last token."""
@@ -514,7 +506,7 @@ def best_answers(store: TokenStore, blocks, readings: list[Reading], prior=None)
     answers = [max(v, key=lambda a: a.p)._replace(p=sum(a.p for a in v)) for v in votes.values()]
     return sorted(answers, key=lambda a: -a.p)
 
-# %% ../../nbs/qa/92_reader.ipynb #90699293
+# %% ../../nbs/qa/92_reader.ipynb #038
 def score_std(scores: np.ndarray) -> float:
     """How far a question's scores [n, k] lie apart: their standard deviation, a mean over the
     questions."""
@@ -526,7 +518,7 @@ def score_prior(scores: np.ndarray, weight: float) -> np.ndarray:
     their differences from the best."""
     return weight * (scores - scores[:, :1])
 
-# %% ../../nbs/qa/92_reader.ipynb #a9488034
+# %% ../../nbs/qa/92_reader.ipynb #040
 class Readings:
     "Readings by (question, block), each made once; kept in the lines of `path` if one is given."
 
@@ -565,7 +557,7 @@ class Readings:
         rows = zip(ids, self(questions, ids), score_prior(scores, weight))
         return [best_answers(self.store, *row) for row in rows]
 
-# %% ../../nbs/qa/92_reader.ipynb #036
+# %% ../../nbs/qa/92_reader.ipynb #043
 WEIGHTS = (0.0, *(2.0 ** np.arange(-3, 2.5, 0.5)).tolist())
 FLOOR = 1e-4  # of the probability of a right answer that is not among the first twenty
 

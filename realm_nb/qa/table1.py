@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROWS', 'TUNED', 'PAPER', 'TableFinetuneConfig', 'Table1Config', 'open_workspace', 'is_expressions', 'load_test',
            'MeanPooled', 'kept_vectors', 'base_retriever', 'stage_towers', 'tuned_retriever', 'make_retrievers',
-           'closed_book', 'judge', 'answer_all', 'row_metrics', 'write_row', 'percent', 'table_text', 'check_rows',
-           'closed_row', 'run_table1', 'main']
+           'closed_book', 'judge', 'answer_all', 'row_metrics', 'write_row', 'percent', 'table_text', 'listed',
+           'check_run', 'check_rows', 'check_vocabulary', 'closed_row', 'run_table1', 'main']
 
 # %% ../../nbs/qa/94_table1.ipynb #002
 import functools
@@ -43,6 +43,7 @@ from .scoring import f1, mark_positives, recall_at, right
 from ..retrieval import MISSING, embed_store, stored_layers
 from ..store import CorpusConfig
 from ..text.sources import load_questions, weights_folder
+from ..text.tokenizer import load_tokenizer, tokenizer_digest
 from realm_nb.towers import (
     Embedder,
     Towers,
@@ -82,10 +83,10 @@ class Table1Config:
     towers: str = setting("", "run folder of realm train, for the rows closed, orqa and realm")
     base: str = setting("minilm-l6", "weights of the row base, and the tokenizer")
     corpus: str = setting("wiki-vital+wiki-dump", "what is searched")
-    block_limit: int = setting(96, "word pieces of a block, title included", low=8)
+    block_limit: int = setting(96, "word pieces of a block, title included", low=8, high=510)
     tests: str = setting("trec-test,wq-test,nq-test", "question sets, with commas between")
     rows: str = setting(",".join(ROWS), "rows of the table, with commas between")
-    first: int = setting(0, "questions of each test set, drawn blindly; 0 takes all", low=0)
+    first: int = setting(0, "questions of each test set, drawn blindly; 0 takes all", high=10**6)
     read: Literal["answerable", "all"] = setting("answerable", "which questions are read")
     seed: int = setting(0, "of all that is drawn")
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", "of the networks")
@@ -157,7 +158,7 @@ def base_retriever(workspace: Workspace) -> Dense:
     vectors = kept_vectors(workspace, "base", embed)
     return Dense(embedder, vectors, store.special, max_question_len=length)
 
-# %% ../../nbs/qa/94_table1.ipynb #017
+# %% ../../nbs/qa/94_table1.ipynb #015
 def stage_towers(towers_run: Workspace, *stages: str) -> Towers:
     """The towers that the last of `stages` to have finished left in a run.
 
@@ -204,7 +205,7 @@ def make_retrievers(
             retrievers[row] = tuned_retriever(workspace, towers_run, training, row)
     return training, retrievers
 
-# %% ../../nbs/qa/94_table1.ipynb #018
+# %% ../../nbs/qa/94_table1.ipynb #017
 @torch.inference_mode()
 def closed_book(realm: Realm, questions: list[dict], tokenizer) -> list[str]:
     "The Encoder's answer to each question with ∅ alone (section 4.2)."
@@ -261,7 +262,7 @@ def answer_all(
         rows.append(row)
     return rows
 
-# %% ../../nbs/qa/94_table1.ipynb #026
+# %% ../../nbs/qa/94_table1.ipynb #022
 def row_metrics(rows: list[dict]) -> dict:
     """EM, Recall@k and the reader's accuracy where it can be right, each (value, low, high); F1 if
     all was read."""
@@ -290,7 +291,7 @@ def write_row(run: Run, row: str, answers: dict[str, list[dict]]) -> dict:
         found["all"] = row_metrics([r for rows in answers.values() for r in rows])
     return found
 
-# %% ../../nbs/qa/94_table1.ipynb #031
+# %% ../../nbs/qa/94_table1.ipynb #027
 PAPER = """
 The paper's test EM, 13 million blocks, 110 to 11,318 million parameters
 
@@ -343,24 +344,58 @@ def table_text(workspace: Workspace, results: dict[str, dict]) -> str:
         ]
     return "\n".join([*out, PAPER])
 
-# %% ../../nbs/qa/94_table1.ipynb #034
+# %% ../../nbs/qa/94_table1.ipynb #030
+def listed(name: str, words: str, known=()) -> list[str]:
+    "The `words` between commas. Raises `UserError` for none, for one twice, or one not `known`."
+    found = words.split(",")
+    for word in found:
+        if not word or (known and word not in known):
+            raise UserError(
+                f"--{name} {words!r:.200}: unknown {name[:-1]} {word!r:.80}"
+                + (nearest(word, known) if known else "")
+            )
+        if found.count(word) > 1:
+            raise UserError(f"--{name} {words!r:.200}: {word!r:.80} is there twice")
+    return found
+
+
+def check_run(folder: str):
+    "Raise `UserError` for a folder of something else: nothing is written into it."
+    path = Path(folder)
+    if not folder:
+        raise UserError("the name of the table's folder is empty; give one with --run")
+    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
+        raise UserError(f"{path} is a folder of something else; choose another with --run")
+
+
 def check_rows(config: Table1Config) -> list[str]:
     """The rows asked for that can be made: without towers, two.
 
-    Raises `UserError` for what is not known, before any work."""
-    rows = config.rows.split(",")
+    Raises `UserError` for what is not known or cannot be read, before any work."""
+    check_run(config.run)
+    rows = listed("rows", config.rows, ROWS)
+    for name in [*listed("tests", config.tests), *listed("questions", config.qa.questions)]:
+        load_questions(name)
     start = config.qa.start
     towers = config.towers
-    for row in rows:
-        if row not in ROWS:
-            raise UserError(f"unknown row {row!r}{nearest(row, ROWS)}")
     if start == "encoder" and not towers:
         raise UserError("--start encoder needs the run folder that has it; give one with --towers")
     if towers and not (Path(towers) / "config.json").is_file():
         raise UserError(f"{towers} is no run folder of realm train; give one with --towers")
     if start not in ("base", "encoder"):
         weights_folder(start)
+    check_vocabulary(config)
     return [row for row in rows if towers or row in ("bm25", "base")]
+
+
+def check_vocabulary(config: Table1Config):
+    "Raise `UserError` if the towers read other word pieces than the table's base."
+    mine = tokenizer_digest(load_tokenizer(weights_folder(config.base)))
+    if config.towers and tokenizer_digest(Workspace.open(config.towers).tokenizer) != mine:
+        raise UserError(
+            f"the towers of {config.towers} have another vocabulary than {config.base}; "
+            "give their base with --base"
+        )
 
 
 def closed_row(workspace: Workspace, towers: Towers, tests: dict) -> dict[str, list[dict]]:
@@ -380,9 +415,9 @@ def run_table1(config: Table1Config) -> str:
     workspace = open_workspace(config)
     towers_run = Workspace.open(config.towers) if config.towers else None
     run = workspace.run
+    run.claim(config, free=("run", "rows", "tests", "read", "first", "qa.left_out"))
     if gone := [row for row in config.rows.split(",") if row not in rows]:
         run.log(f"left out for want of --towers: {', '.join(gone)}")
-    run.claim(config, free=("run", "rows", "tests", "read", "first", "qa.left_out"))
     training, retrievers = make_retrievers(workspace, towers_run, rows)
     tests = {name: load_test(config, workspace, name) for name in config.tests.split(",")}
     pretrained = None

@@ -6,7 +6,10 @@
 __all__ = ['LIMITS', 'limited', 'InMemoryStore', 'EditedCorpus']
 
 # %% ../../nbs/show/97_world.ipynb #002
+import re
+from collections.abc import Iterable
 from itertools import pairwise
+from numbers import Integral
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from ..text.wikitext import Document
 LIMITS = {
     "sentence": 600,
     "hidden": 80,
+    "moment": 80,
     "title": 120,
     "text": 4000,
     "documents": 20,
@@ -27,15 +31,31 @@ LIMITS = {
 
 
 def limited(text: str, what: str) -> str:
-    "`text` without outer blanks. Raises `UserError` if it is longer than the limit of `what`."
+    "`text` without outer blanks. Raises `UserError` if it is no text, or past the limit of `what`."
+    if not isinstance(text, str):
+        raise UserError(f"the {what} takes a text, not {text!r:.60}")
     text = text.strip()
     if len(text) > LIMITS[what]:
         raise UserError(
             f"the {what} has {len(text):,} characters; {LIMITS[what]:,} is the most, shorten it"
         )
+    if half := re.search("[\ud800-\udfff]", text):
+        raise UserError(f"the {what} has {half[0]!r} in it, which is no character; take it out")
     return text
 
-# %% ../../nbs/show/97_world.ipynb #9b06a547
+
+def _block_numbers(removed, count: int) -> list[int]:
+    "The blocks to remove, each once, in order. Raises `UserError` for what is none of `count`."
+    if not isinstance(removed, Iterable) or isinstance(removed, str | bytes | dict):
+        raise UserError(f"removed takes a list of block numbers, not {removed!r:.60}")
+    for block in (removed := list(removed)):
+        if isinstance(block, bool) or not isinstance(block, Integral) or not 0 <= block < count:
+            raise UserError(
+                f"there is no block {block!r:.40} to remove; choose from 0 to {count - 1:,}"
+            )
+    return sorted({int(block) for block in removed})
+
+# %% ../../nbs/show/97_world.ipynb #008
 class InMemoryStore:
     "Blocks of `documents`, held in memory; answers what a `TokenStore` answers about blocks."
 
@@ -75,14 +95,17 @@ class InMemoryStore:
         "The token ids of a document's title."
         return self._title_ids[document]
 
-# %% ../../nbs/show/97_world.ipynb #9727840a
+# %% ../../nbs/show/97_world.ipynb #011
 class EditedCorpus:
     """`store` without the blocks `removed`, and with `added` documents behind it, numbered on.
 
     `vectors` keeps the embeddings of the added blocks, by the weights that made them. Raises
-    `UserError` for a document that is too long or holds no sentence, and for too many of them."""
+    `UserError` for a document that is too long or holds no sentence, for too many of them, and for
+    a block that is not there."""
 
     def __init__(self, store, tokenizer, added=(), removed=()):
+        if not isinstance(added, list | tuple) or not all(isinstance(d, Document) for d in added):
+            raise UserError("added takes a list of Document(title, text)")
         if len(added) > LIMITS["documents"]:
             raise UserError(
                 f"{len(added)} documents; {LIMITS['documents']} is the most that a session may "
@@ -92,7 +115,8 @@ class EditedCorpus:
             Document(limited(d.title, "title") or "untitled", limited(d.text, "text"))
             for d in added
         ]
-        self.store, self.tokenizer, self.removed = store, tokenizer, sorted(set(removed))
+        self.store, self.tokenizer = store, tokenizer
+        self.removed = _block_numbers(removed, len(store))
         self.special, self.max_block_len = store.special, store.max_block_len
         self.own, self.vectors = InMemoryStore(self.added, tokenizer, store.max_block_len), {}
         if len(self.own.titles) < len(self.added):
