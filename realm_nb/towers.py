@@ -125,7 +125,7 @@ MOST_LAYERS = 1000  # a config.json that promises more is damaged
 
 
 def refuse_infinite(path, tensors: dict[str, Tensor], remedy: str):
-    "Raise `UserError` for the first of `tensors`, by name, that has a NaN or an infinity in it."
+    "Raise `UserError` for the first of `tensors`, [any shape], that has a NaN or an infinity."
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"{path}: tensor {name} holds NaN or infinity; {remedy}")
@@ -409,7 +409,7 @@ def fresh_head(model):
 
 # %% ../nbs/40_towers.ipynb #031
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    "The tensors that a checkpoint of `module` holds, by name; tied ones once, under their first."
+    "The tensors [any shape] that a checkpoint of `module` holds; tied ones once, by their first name."
     once: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         once.setdefault(id(tensor), (name, tensor.detach()))
@@ -446,8 +446,8 @@ def _refuse_others(path, file, like: dict[str, Tensor], remedy: str):
 def load_tensors(
     path, like: dict[str, Tensor], remedy: str = "delete that folder and run again"
 ) -> dict[str, Tensor]:
-    """The tensors of the safetensors file `path`, which must be those of `like`: the same names,
-    shapes and kinds (floating, int64, bool …), and finite. Of `like` no number is read.
+    """The tensors [any shape] of the safetensors file `path`, which must be those of `like`: the
+    same names, shapes and kinds (floating, int64, bool …), and finite. Of `like` no number is read.
 
     Raises `UserError` that names the file, the tensor and what differs."""
     with _opened(path, remedy) as file:

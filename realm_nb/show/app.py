@@ -745,10 +745,10 @@ class _AppOptions:
 def _give_memory_back(every: float = 30):
     """Hand freed memory back to the system for ever, every so many seconds: the C library keeps
     what its threads have freed, and under visitors that grows to gigabytes."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    while hasattr(libc, "malloc_trim"):
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    while trim:
         time.sleep(every)
-        libc.malloc_trim(0)
+        trim(0)
 
 
 @cli

@@ -469,7 +469,7 @@ def suggestions(x: Explorer, n: int = 8, notes: list[str] | None = None) -> list
 
     Where the evaluation cannot be read, they come in no order, and `notes` gets a line."""
     pairs = held_out(x)
-    order, chosen = np.arange(len(pairs)), {}
+    order, chosen = np.arange(len(pairs)), {}  # type: ignore[var-annotated]
     try:
         order = _best_first(x, len(pairs))
     except UserError as e:
@@ -509,7 +509,8 @@ def curves(folder) -> dict[str, dict[str, list]]:
     """stage → metric → [steps, values] of what the run in `folder` has noted so far.
 
     Numbers that are not finite are left out. Raises `UserError` if the file is damaged."""
-    path, found = Path(folder) / "metrics.jsonl", {}
+    found: dict[str, dict[str, list]] = {}
+    path = Path(folder) / "metrics.jsonl"
     with damaged(path, "the file of curves", "there is nothing to draw; take that file away"):
         for line in Metrics(path).all():
             stage, step = found.setdefault(str(line.pop("stage")), {}), int(line.pop("step"))

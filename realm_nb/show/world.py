@@ -49,7 +49,11 @@ def _block_numbers(removed, count: int) -> list[int]:
     if not isinstance(removed, Iterable) or isinstance(removed, str | bytes | dict):
         raise UserError(f"removed takes a list of block numbers, not {removed!r:.60}")
     for block in (removed := list(removed)):
-        if isinstance(block, bool) or not isinstance(block, Integral) or not 0 <= block < count:
+        if (
+            isinstance(block, bool)
+            or not isinstance(block, Integral)
+            or not 0 <= int(block) < count
+        ):
             raise UserError(
                 f"there is no block {block!r:.40} to remove; choose from 0 to {count - 1:,}"
             )
