@@ -28,6 +28,7 @@ from torch.nn.utils.rnn import pad_sequence
 from .core.config import check_settings, setting
 from .core.errors import DAMAGE, UserError, damaged, first_line, nearest
 from .core.files import require_path, write_json
+from .core.loop import not_finite
 from .text.tokenizer import SpecialTokens
 
 # %% ../nbs/40_towers.ipynb #005
@@ -126,9 +127,8 @@ MOST_LAYERS = 1000  # a config.json that promises more is damaged
 
 def refuse_infinite(path, tensors: dict[str, Tensor], remedy: str):
     "Raise `UserError` for the first of `tensors`, [any shape], that has a NaN or an infinity."
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"{path}: tensor {name} holds NaN or infinity; {remedy}")
+    if bad := not_finite(tensors):
+        raise UserError(f"{path}: tensor {bad[0]} holds NaN or infinity; {remedy}")
 
 
 @contextlib.contextmanager
@@ -409,7 +409,7 @@ def fresh_head(model):
 
 # %% ../nbs/40_towers.ipynb #031
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
-    "The tensors [any shape] that a checkpoint of `module` holds; tied ones once, by their first name."
+    "The tensors [any shape] that a checkpoint of `module` holds; tied ones once, the first name."
     once: dict[int, tuple[str, Tensor]] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
         once.setdefault(id(tensor), (name, tensor.detach()))

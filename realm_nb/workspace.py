@@ -183,6 +183,8 @@ class Workspace:
         """The run in `folder`, to read.
 
         Raises `UserError` if it is none, or one of an earlier version."""
+        if not isinstance(folder, str | Path) or not str(folder):
+            raise UserError(f"a run is named by its folder, such as runs/quick, not {folder!r:.60}")
         path = Path(folder) / "config.json"
         try:
             config = load_config(path, Config())
@@ -387,6 +389,10 @@ def newest_run(home="runs") -> Path | None:
         return bool(saved), max(path.stat().st_mtime for path in [*saved, config])
 
     configs = Path(home).glob("*/config.json")
-    trained = [path for path in configs if '"pretrain"' in path.read_text(encoding="utf-8")]
+    trained = [
+        path
+        for path in configs
+        if '"pretrain"' in path.read_text(encoding="utf-8", errors="replace")
+    ]
     newest = max(trained, key=age, default=None)
     return newest and newest.parent

@@ -636,8 +636,6 @@ def test_a_map_of_rings_that_are_not_there_is_drawn_without_them(x):
 @pytest.mark.parametrize("bad", ["nowhere", "/dev/null", "", None, 5, [], b"x"], ids=repr)
 @pytest.mark.parametrize("opens", [load, Answerer, Towers.load, Reader.load])
 def test_what_is_no_folder_of_ours_is_one_line(opens, bad, tmp_path, monkeypatch):
-    if opens is load and not isinstance(bad, str):
-        opens = Explorer if bad else Towers.load
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as e:
         opens(bad)
