@@ -1,7 +1,7 @@
 # `make` alone lists what can be done.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup hooks format export readme clean-notebooks check notebooks browser pytest test smoke train app bench table1 clean
+.PHONY: help setup hooks format export readme clean-notebooks check notebooks browser pytest test coverage fuzz smoke train app bench table1 clean
 
 PYTHON ?= python
 WORKERS ?= 2
@@ -60,6 +60,16 @@ test:  ## check + notebooks + pytest; the tests that download are skipped, with 
 	@failed=; for t in check browser notebooks pytest; do $(MAKE) --no-print-directory $$t || failed="$$failed $$t"; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
+coverage:  ## how much of the library notebooks and tests run, together
+	$(PYTHON) -m coverage erase
+	OMP_NUM_THREADS=1 $(PYTHON) -m coverage run "$$(command -v nbdev_test)" --n_workers $(WORKERS)
+	OMP_NUM_THREADS=1 $(PYTHON) -m coverage run -m pytest -q -rs -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(PYTHON) -m coverage combine -q
+	$(PYTHON) -m coverage report
+
+fuzz:  ## 10,000 cases for every reader of text, index and checkpoint (an hour)
+	REALM_NB_FUZZ=10000 OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n $(WORKERS) tests/test_fuzz_text.py tests/test_fuzz_index.py
+
 smoke:  ## every stage in about a minute, nothing learnt (ARGS="--run runs/mine")
 	$(PYTHON) -m realm_nb.train --recipe smoke$(RUN)
 
@@ -76,6 +86,6 @@ table1:  ## question answering next to the paper's table (ARGS="--towers runs/qu
 	$(PYTHON) -m realm_nb table1 $(ARGS)
 
 clean:  ## remove caches and builds; runs/ and downloads stay
-	rm -rf build dist _docs _proc artefacts .pytest_cache .hypothesis .benchmarks
+	rm -rf build dist _docs _proc artefacts .pytest_cache .hypothesis .benchmarks .coverage*
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -not -path './.venv*' -prune -exec rm -rf {} +
