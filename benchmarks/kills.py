@@ -1,22 +1,25 @@
-"""Runs that are killed at random moments, and end like one that never was.
+"""Runs that are killed at random moments, and end like one that never was. Run it as a program:
 
-`python benchmarks/kills.py WORK [--runs 25] [--seed 0]` trains the smoke recipe once to its end.
-Then each run is killed up to three times, at moments drawn over the whole length, and started
+python benchmarks/kills.py WORK [--runs 25] [--seed 0]
+
+The smoke recipe is trained once to its end, in the folder WORK. Then each run is killed up to three times, at moments drawn over the whole length, and started
 again until it ends. Its weights, its metrics and its held-out figures must be those of the first,
 to the bit. Prints a Markdown table."""
 
-import argparse
 import json
 import os
 import random
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 import realm_nb.train as train
+from realm_nb.core.config import argument, parse, setting
+from realm_nb.core.errors import UserError, cli
 
 RECIPE = ["--recipe", "smoke", "--precision", "fp32"]
 
@@ -63,22 +66,29 @@ def left_by(run: Path) -> dict:
     }
 
 
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("work", type=Path)
-    parser.add_argument("--runs", type=int, default=25)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(argv)
-    options.work.mkdir(parents=True, exist_ok=True)
-    whole, g = options.work / "whole", random.Random(options.seed)
+@dataclass
+class Options:
+    "Runs that are killed at random moments, and end like one that never was."
+
+    work: str = argument("folder of the runs")
+    runs: int = setting(25, "runs that are killed", low=1)
+    seed: int = setting(0, "of the moments")
+
+
+@cli
+def main(argv):
+    options = parse(argv, Options(), prog="python benchmarks/kills.py")
+    work = Path(options.work)
+    work.mkdir(parents=True, exist_ok=True)
+    whole, g = work / "whole", random.Random(options.seed)
     if wait(start(whole)):
-        raise SystemExit(f"the first run failed: see {whole.with_suffix('.log')}")
+        raise UserError(f"the first run failed; see {whole.with_suffix('.log')}")
     began = time.perf_counter()
-    wait(start(options.work / "timed"))  # with a warm cache
+    wait(start(work / "timed"))  # with a warm cache
     length, expected, bad = time.perf_counter() - began, left_by(whole), 0
     print("| run | killed after (steps noted) | the same to the bit |\n|---|---|---|")
     for i in range(1, options.runs + 1):
-        run, moments = options.work / f"killed-{i}", []
+        run, moments = work / f"killed-{i}", []
         for _ in range(g.randint(1, 3)):
             pid = start(run)
             end = time.monotonic() + g.uniform(0, length)
