@@ -2,9 +2,10 @@
 
 python benchmarks/kills.py WORK [--runs 25] [--seed 0]
 
-The smoke recipe is trained once to its end, in the folder WORK. Then each run is killed up to three times, at moments drawn over the whole length, and started
-again until it ends. Its weights, its metrics and its held-out figures must be those of the first,
-to the bit. Prints a Markdown table."""
+The smoke recipe is trained once to its end, in the folder WORK. Then each run is killed up to
+three times, at moments drawn over the whole length, and started again until it ends. Its weights,
+its metrics and its held-out figures must be those of the first, to the bit. Prints a Markdown
+table."""
 
 import json
 import os
