@@ -1,6 +1,7 @@
 "Puzzles of the lessons: each stub fails, each folded solution passes, typical mistakes are named."
 
 import ast
+import itertools
 import json
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ def cells(path) -> list[tuple[str, str]]:
 def puzzles(path) -> list[tuple[str, str, str]]:
     "(stub, call of the checker, text above) of each cell that begins with `# puzzle`."
     found, there = [], cells(path)
-    for (_, above), (kind, source) in zip(there, there[1:]):
+    for (_, above), (kind, source) in itertools.pairwise(there):
         if kind == "code" and source.startswith("# puzzle"):
             *stub, check = ast.parse(source).body
             found.append(("\n".join(map(ast.unparse, stub)), ast.unparse(check), above))
@@ -39,6 +40,7 @@ def names(path) -> dict:
     return there
 
 
+PRIOR = "s.masked_fill(~t, -torch.inf).log_softmax(1)"
 PUZZLES = [
     pytest.param(path, *puzzle, id=f"{path.stem}-{i}")
     for path in LESSONS
@@ -65,12 +67,18 @@ def test_the_first_lesson_has_three_puzzles():
 @pytest.mark.parametrize(
     "checker, attempt, message",
     [
-        ("check_marginal", "lambda z, y: (z.exp() * y).sum(1)", "you averaged log p"),
-        ("check_marginal", "lambda z, y: (z + y).logsumexp(1).exp()", "its logarithm is wanted"),
-        ("check_marginal", "lambda z, y: -(z + y).logsumexp(1)", "the other sign"),
-        ("check_marginal", "lambda z, y: (z + y).exp().sum(1).log()", "stay in logarithms"),
-        ("check_marginal", "lambda z, y: (z + y).logsumexp(0)", "the shape is [2], it must be [3]"),
-        ("check_marginal", "lambda z, y: (z - y).logsumexp(1)", "row 0:"),
+        ("check_marginal", f"lambda s, t, y: ({PRIOR}.exp() * y).sum(1)", "you averaged log p"),
+        ("check_marginal", "lambda s, t, y: (s.log_softmax(1) + y).logsumexp(1)", "mask before"),
+        (
+            "check_marginal",
+            "lambda s, t, y: (s.log_softmax(1) + y).masked_fill(~t, -torch.inf).logsumexp(1)",
+            "mask before the softmax",
+        ),
+        ("check_marginal", f"lambda s, t, y: ({PRIOR} + y).logsumexp(1).exp()", "its logarithm"),
+        ("check_marginal", f"lambda s, t, y: -({PRIOR} + y).logsumexp(1)", "the other sign"),
+        ("check_marginal", f"lambda s, t, y: ({PRIOR} + y).exp().sum(1).log()", "stay in log"),
+        ("check_marginal", f"lambda s, t, y: ({PRIOR} + y).sum()", "the shape is [], it must be"),
+        ("check_marginal", f"lambda s, t, y: ({PRIOR} - y).logsumexp(1)", "row 0:"),
         ("check_top", "lambda s, own: s.topk(2).indices", "its own document, 0"),
         ("check_top", "lambda s, own: s.topk(3).indices[:, 1:]", "its own document, 2"),
         (
@@ -86,12 +94,17 @@ def test_the_first_lesson_has_three_puzzles():
         (
             "check_top",
             "lambda s, own: s.scatter(1, own[:, None], -torch.inf).topk(2).indices.flip(1)",
-            "these aren't the best two",
+            "row 0: [3.0, 2.0], not [2.0, 3.0]",
         ),
-        ("check_pull", "lambda p, y: p * y / (p * y).sum(1, keepdim=True)", "subtract the prior"),
-        ("check_pull", "lambda p, y: p - p * y / (p * y).sum(1, keepdim=True)", "sign"),
-        ("check_pull", "lambda p, y: y - p", "it must be 0"),
-        ("check_pull", "lambda p, y: p - p.mean()", "isn't r(z)"),
+        ("check_pull", "lambda s, y: (s + y).softmax(1)", "subtract the prior"),
+        ("check_pull", "lambda s, y: s.softmax(1) - (s + y).softmax(1)", "sign"),
+        ("check_pull", "lambda s, y: y - y[:, :1]", "this is RU"),
+        (
+            "check_pull",
+            "lambda s, y: (y.exp() / (s.softmax(1) * y.exp()).sum(1, True) - 1) * s.softmax(1)",
+            "0/0",
+        ),
+        ("check_pull", "lambda s, y: y - s", "row 0:"),
     ],
 )
 def test_a_typical_mistake_is_named(checker, attempt, message, capsys):
