@@ -27,6 +27,7 @@ ORDERED = {
     "datasets",
     "accelerate",
 }  # wanted, whether or not a module imports them yet
+ALONE = {"01_one_page.ipynb"}  # exports nothing, and needs nothing of the library
 name_of = lambda path: path.name
 module_of = lambda path: ".".join([*path.relative_to(ROOT / "nbs").parent.parts, path.stem[3:]])
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
@@ -206,6 +207,10 @@ def test_numbered_notebook(path):
     assert re.fullmatch(r"\d\d_[a-z0-9_]+\.ipynb", path.name)
     first = source(load(path)["cells"][0])
     assert re.match(r"# .+\n\n> .+\n\n", first), "title, then `> purpose`"
+    if path.name in ALONE:
+        assert not exports(path)
+        assert not [n for code in code_cells(path) for n in imports(code) if "realm_nb" in n]
+        return
     assert re.search(
         r"^#\|\s*default_exp " + module_of(path) + r"\s*$",
         "\n".join(code_cells(path)),
