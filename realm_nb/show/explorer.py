@@ -512,7 +512,10 @@ def curves(folder) -> dict[str, dict[str, list]]:
     found: dict[str, dict[str, list]] = {}
     path = Path(folder) / "metrics.jsonl"
     with damaged(path, "the file of curves", "there is nothing to draw; take that file away"):
-        for line in Metrics(path).all():
+        lines = Metrics(path).all()
+        if not lines and path.exists() and path.stat().st_size:
+            raise ValueError("no line of it can be read")
+        for line in lines:
             stage, step = found.setdefault(str(line.pop("stage")), {}), int(line.pop("step"))
             for name, value in line.items():
                 if isinstance(value, int | float) and math.isfinite(value):

@@ -42,6 +42,9 @@ class Document:
     text: str
 
     def __post_init__(self):
+        for name, text in vars(self).items():
+            if not isinstance(text, str):
+                raise UserError(f"a document's {name} is a text, not {text!r:.60}")
         self.title, self.text = valid_unicode(self.title), valid_unicode(self.text)
 
 # %% ../../nbs/text/12_wikitext.ipynb #009
