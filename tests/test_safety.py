@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from math import nan
 from pathlib import Path
 
@@ -215,6 +216,19 @@ def test_a_folder_that_we_have_not_made_is_never_replaced(tmp_path):
             (tmp / "new").touch()
     assert (tmp_path / "mine/diary").read_text() == "years of work"
     assert len(list(tmp_path.rglob("*"))) == 2
+
+
+def test_two_threads_make_one_folder(tmp_path):
+    def make(number):
+        for _ in range(20):
+            with atomic_folder(tmp_path / "made") as tmp:
+                (tmp / "a").write_text(str(number))
+                (tmp / "b").write_text(str(number))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(make, range(4)))
+    check_seal(tmp_path / "made", "a", "b", whole=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["made"]
 
 
 # What a run began with

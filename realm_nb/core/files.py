@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,8 +55,8 @@ def remove(path) -> None:
 
 @contextlib.contextmanager
 def _temporary(path: Path, owner: str) -> Iterator[Path]:
-    "A path beside `path` that is gone in the end: renamed, or removed."
-    tmp = path.with_name(f".{path.name}.{owner}.tmp")
+    "A path beside `path`, this thread's own, that is gone in the end: renamed, or removed."
+    tmp = path.with_name(f".{path.name}.{owner}.{threading.get_native_id()}.tmp")
     remove(tmp)
     try:
         yield tmp
@@ -175,8 +176,16 @@ def atomic_folder(path) -> Iterator[Path]:
         tmp.mkdir(parents=True)
         yield tmp
         seal(tmp)
-        remove(path)
-        os.replace(tmp, path)
+        old = tmp.with_name(f"{tmp.name}.old.tmp")
+        while tmp.exists():  # others may put a folder there between the two renames
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, old)
+                remove(old)
+            try:
+                os.rename(tmp, path)
+            except OSError:
+                if not path.is_dir():
+                    raise
 
 # %% ../../nbs/core/03_files.ipynb #015
 def fsync(path) -> None:
