@@ -10,6 +10,7 @@ __all__ = ['SEAL', 'SAMPLE', 'require_path', 'require_file', 'process_id', 'remo
 
 # %% ../../nbs/core/03_files.ipynb #002
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -183,8 +184,8 @@ def atomic_folder(path) -> Iterator[Path]:
                 remove(old)
             try:
                 os.rename(tmp, path)
-            except OSError:
-                if not path.is_dir():
+            except OSError as e:
+                if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                     raise
 
 # %% ../../nbs/core/03_files.ipynb #015
