@@ -159,12 +159,15 @@ def drop_sealed(folder, name: str) -> None:
 
 def refuse_foreign(path) -> Path:
     "`path`, unless something lies there that no command of ours has made."
-    path = Path(path)
-    if path.is_dir() and any(path.iterdir()) and not (path / SEAL).exists():
+    names = []
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            names = os.listdir(path)
+        except NotADirectoryError:
+            raise UserError(f"{path} is there already; name another, or move it away") from None
+    if names and SEAL not in names:
         raise UserError(f"{path} is a folder of something else; name another, or move it away")
-    if os.path.lexists(path) and not path.is_dir():
-        raise UserError(f"{path} is there already; name another, or move it away")
-    return path
+    return Path(path)
 
 
 @contextlib.contextmanager
