@@ -235,6 +235,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                       'realm_nb.core.errors.UserError': ('core/errors.html#usererror', 'realm_nb/core/errors.py'),
                                       'realm_nb.core.errors._failed': ('core/errors.html#_failed', 'realm_nb/core/errors.py'),
                                       'realm_nb.core.errors._open_streams': ('core/errors.html#_open_streams', 'realm_nb/core/errors.py'),
+                                      'realm_nb.core.errors._status': ('core/errors.html#_status', 'realm_nb/core/errors.py'),
                                       'realm_nb.core.errors.cli': ('core/errors.html#cli', 'realm_nb/core/errors.py'),
                                       'realm_nb.core.errors.damaged': ('core/errors.html#damaged', 'realm_nb/core/errors.py'),
                                       'realm_nb.core.errors.first_line': ('core/errors.html#first_line', 'realm_nb/core/errors.py'),

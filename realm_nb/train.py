@@ -263,8 +263,8 @@ def stage_pretrain(w: Workspace) -> dict:
         health = refresher.health()
     refresher.complete(c.steps)
     last = w.run.metrics.of("pretrain")[-max(1, c.steps // 5) :]
-    means = {k: float(np.mean([m[k] for m in last])) for k in ("loss", "ru", "p_null", "hit")}
-    return {**means, "refresh": health}
+    said = {k: [m[k] for m in last if k in m] for k in ("loss", "ru", "p_null", "hit")}
+    return {**{k: float(np.mean(v)) for k, v in said.items() if v}, "refresh": health}
 
 # %% ../nbs/85_train.ipynb #012
 def stage_evaluate(w: Workspace) -> dict:
@@ -273,12 +273,13 @@ def stage_evaluate(w: Workspace) -> dict:
     examples, found, shown = w.held_out_examples(c.examples), {}, {}
     with damaged(w.run.stages, "a stage's result in", "delete them to have them made anew"):
         facts = run_facts(w, len(examples))
+    remedy = f"delete ict.json and pretrain.json in {w.run.stages}, and run realm train again"
     moments = {"before": (("ict", "warmup"), 0), "after": (("pretrain",), last)}
     for name, (stages, version) in moments.items():
         _start_from(w, *stages)
         realm = w.realm_of(w.trained_towers.eval())
         made_by = module_digest(realm.towers.embedder)
-        index = make_index(w, w.versions.load(version, made_by))
+        index = make_index(w, w.versions.load(version, made_by, remedy))
         candidates = w.config.pretrain.candidates
         found[name] = measure(realm, w.masker, examples, index, candidates, desc=name)
         pairs = zip(examples[: c.showcase], found[name]["ids"])

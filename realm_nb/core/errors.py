@@ -81,6 +81,28 @@ def _open_streams():
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
 
 
+def _status(main, argv: list[str]) -> int:
+    "Call `main(argv)`; its exit status, or that of how it failed, after a line on stderr."
+    try:
+        status = main(argv) or 0
+        sys.stdout.flush()
+        return status
+    except UserError as e:
+        return _failed(str(e))
+    except KeyboardInterrupt:
+        print("stopped; run the same command again to go on", file=sys.stderr)
+        return STOPPED
+    except BrokenPipeError:  # `… | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as e:
+        return _failed(refusal(e))
+    except (MemoryError, RuntimeError) as e:
+        if isinstance(e, RuntimeError) and "allocate" not in str(e):  # torch's own words
+            raise
+        return _failed(NO_MEMORY)
+
+
 def cli(main):
     "Wrap a command's `main(argv)`: a `UserError` becomes one line on stderr and exit status 2."
 
@@ -90,26 +112,10 @@ def cli(main):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a terminal that lacks ∅ must not end hours of work
                 stream.reconfigure(errors="backslashreplace")
-        try:
-            status = main(sys.argv[1:] if argv is None else list(argv)) or 0
-            if argv is None and status == STOPPED:  # a second Ctrl-C must not break the ending
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-            sys.stdout.flush()
-            return status
-        except UserError as e:
-            return _failed(str(e))
-        except KeyboardInterrupt:
-            print("stopped; run the same command again to go on", file=sys.stderr)
-            return STOPPED
-        except BrokenPipeError:  # `… | head` has read enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
-        except OSError as e:
-            return _failed(refusal(e))
-        except (MemoryError, RuntimeError) as e:
-            if isinstance(e, RuntimeError) and "allocate" not in str(e):  # torch's own words
-                raise
-            return _failed(NO_MEMORY)
+        status = _status(main, sys.argv[1:] if argv is None else list(argv))
+        if argv is None and status == STOPPED:  # a second Ctrl-C must not break the ending
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        return status
 
     return run
 
