@@ -168,8 +168,9 @@ def start_null(realm: Realm, examples: list[Example], index: Index, k: int):
     if null is None:
         return
     ids, scores = find_candidates(realm, index, x, examples, k)
-    mean = x.mean(0)
-    null.copy_(mean * float(scores[ids[:, 1:] != MISSING].mean()) / (mean @ mean))
+    mean, found = x.mean(0), scores[ids[:, 1:] != MISSING]
+    if len(found) and mean.any():  # else ∅ has nothing to be as likely as
+        null.copy_(mean * float(found.mean()) / (mean @ mean))
 
 # %% ../nbs/70_pretrain.ipynb #018
 def log_probs_at_masks(realm: Realm, examples: list[Example], ids: np.ndarray):

@@ -112,6 +112,7 @@ def _write_arrays(folder: Path, documents, max_block_len: int) -> list[str]:
         files = {name: stack.enter_context(open(path, "wb")) for name, path in paths.items()}
         for title, title_ids, kept in documents:
             texts, token_ids, spans = zip(*kept)
+            title_ids = title_ids[: max_block_len // 2]  # an endless title leaves room for a body
             token_counts = list(map(len, token_ids))
             block_sizes = np.diff(pack(token_counts, len(title_ids), max_block_len))
             rows = {

@@ -56,8 +56,9 @@ def pair_sequence(first, body, special: SpecialTokens, max_len: int) -> Sequence
     """`[CLS] first [SEP] body [SEP]` of token ids int [L] and [L']: a document, or x joined with
     one.
 
-    `body` is cut so that the whole has at most `max_len` ids (section 3.2)."""
-    head = [special.cls, *first, special.sep]
+    `body`, and an endless `first`, are cut so that the whole has at most `max_len` ids (section
+    3.2)."""
+    head = [special.cls, *first[: max(0, max_len - 3)], special.sep]
     room = max(0, max_len - len(head) - 1)
     ids = np.concatenate([head, body[:room], [special.sep]])
     return Sequence(ids.astype(np.int64), len(head))

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from .core.config import load_by_name, setting
+from .core.config import LONGEST, load_by_name, setting
 from .core.device import pick_device, pick_precision, rng, seed_everything
 from .core.distributed import broadcast_from_rank0
 from .core.errors import DAMAGE, UserError, nearest
@@ -183,8 +183,10 @@ class Workspace:
         """The run in `folder`, to read.
 
         Raises `UserError` if it is none, or one of an earlier version."""
-        if not isinstance(folder, str | Path) or not str(folder):
-            raise UserError(f"a run is named by its folder, such as runs/quick, not {folder!r:.60}")
+        if not isinstance(folder, str | Path) or not 0 < len(str(folder)) <= LONGEST:
+            raise UserError(
+                f"a run is named by its folder, such as runs/quick, not {repr(folder)[:60]}"
+            )
         path = Path(folder) / "config.json"
         try:
             config = load_config(path, Config())

@@ -112,8 +112,11 @@ def span_mask(pairs: list[Pair], words: Tensor, max_span: int = 10) -> Tensor:
     begins = solid & ~continues & (sentence >= 0)
     ends = solid & ~continues.roll(-1, 1)  # behind the last token of all, [SEP], is [CLS]
     mask = begins.new_zeros(*ids.shape, max_span)
-    for w in range(min(max_span, ids.shape[1])):
-        mask[:, :, w] = begins & ends.roll(-w, 1) & (sentence == sentence.roll(-w, 1))
+    length = ids.shape[1]
+    for w in range(min(max_span, length)):
+        first, last = slice(length - w), slice(w, length)
+        same = sentence[:, first] == sentence[:, last]
+        mask[:, first, w] = begins[:, first] & ends[:, last] & same
     return mask
 
 # %% ../../nbs/qa/92_reader.ipynb #015
