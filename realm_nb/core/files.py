@@ -174,7 +174,8 @@ def refuse_foreign(path) -> Path:
             names = os.listdir(path)
         except NotADirectoryError:
             raise UserError(f"{path} is there already; name another, or move it away") from None
-    if names and SEAL not in names:
+    half_gone = not os.path.exists(path) or os.path.exists(Path(path) / SEAL)  # one of ours
+    if names and SEAL not in names and not half_gone:
         raise UserError(f"{path} is a folder of something else; name another, or move it away")
     return Path(path)
 
