@@ -233,6 +233,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                                                                      'realm_nb/core/distributed.py')},
             'realm_nb.core.errors': { 'realm_nb.core.errors.Damaged': ('core/errors.html#damaged', 'realm_nb/core/errors.py'),
                                       'realm_nb.core.errors.UserError': ('core/errors.html#usererror', 'realm_nb/core/errors.py'),
+                                      'realm_nb.core.errors.UserError.__init__': ( 'core/errors.html#usererror.__init__',
+                                                                                   'realm_nb/core/errors.py'),
                                       'realm_nb.core.errors._failed': ('core/errors.html#_failed', 'realm_nb/core/errors.py'),
                                       'realm_nb.core.errors._open_streams': ('core/errors.html#_open_streams', 'realm_nb/core/errors.py'),
                                       'realm_nb.core.errors._status': ('core/errors.html#_status', 'realm_nb/core/errors.py'),

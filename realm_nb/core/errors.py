@@ -24,6 +24,9 @@ from safetensors import SafetensorError
 class UserError(Exception):
     "Something the user can put right. Its text is one line: what is wrong, where, and the remedy."
 
+    def __init__(self, text: object = ""):
+        super().__init__(" ".join(str(text).splitlines()))  # a name in it may have held a break
+
 
 class Damaged(UserError):
     "What lies there is not what was written: take it away, and make it again."
@@ -66,7 +69,7 @@ NO_MEMORY = "out of memory; lower the batch, the candidates or the lengths, and 
 
 def _failed(text: str) -> int:
     "Say what went wrong on stderr; the exit status."
-    print("error:", text.replace("\n", " "), file=sys.stderr)
+    print("error:", text, file=sys.stderr)
     return 2
 
 
