@@ -141,11 +141,15 @@ class PlanOptions:
     "What `--plan` assumes."
 
     plan: bool = setting(False, "print what the run would cost, and end")
-    gpu: Literal["h200", "h100", "a100", "l4"] = setting("h100", "plan: kind of GPU", flag="--gpu")
-    gpus: int = setting(64, "plan: GPUs that train", low=1, high=100_000)
-    builders: int = setting(16, "plan: GPUs that build the index", low=1, high=100_000)
-    share: float = setting(0.4, "plan: share of its peak that a GPU reaches", low=0.01, high=1)
-    blocks: int = setting(0, "plan: blocks of the corpus; 0: those of Wikipedia, or counted")
+    gpu: Literal["h200", "h100", "a100", "l4"] = setting("h100", "plan: kind of GPU", rare=True)
+    gpus: int = setting(64, "plan: GPUs that train", low=1, high=100_000, rare=True)
+    builders: int = setting(16, "plan: GPUs that build the index", low=1, high=100_000, rare=True)
+    share: float = setting(
+        0.4, "plan: share of its peak that a GPU reaches", low=0.01, high=1, rare=True
+    )
+    blocks: int = setting(
+        0, "plan: blocks of the corpus; 0: those of Wikipedia, or counted", rare=True
+    )
 
 
 def count_blocks(c: Config, blocks: int, run: Run) -> int:

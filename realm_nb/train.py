@@ -254,7 +254,7 @@ def stage_pretrain(w: Workspace) -> dict:
         extra_meta=lambda step: {"index": refresher.version, "position": step * c.batch},
     )
     with contextlib.closing(refresher):
-        begun = latest_checkpoint(w.run.checkpoints / "pretrain")
+        begun = latest_checkpoint(w.run.checkpoints / "pretrain", w.run.log)
         if towers.embedder.null is not None and begun is None:
             refresher.before(0)
             first = [masker(s) for s in train[:256]]
@@ -370,7 +370,7 @@ class TrainOptions:
     stages: str = setting("", "those to run, joined by commas; by default all but finetune")
     resume_with: str = setting(
         "",
-        "go on with other values of these settings, joined by commas: rates, refresh, precision",
+        "go on with other values of these settings",
         flag="--resume-with",
     )
     verify: bool = setting(False, "first read every byte of what run and cache hold")

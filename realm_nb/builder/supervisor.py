@@ -28,7 +28,7 @@ from realm_nb.builder.builder import (
     snapshot_meta,
 )
 from ..core.errors import DAMAGE, Damaged, first_line
-from ..core.files import remove
+from ..core.files import remove, sweep
 from ..core.loop import module_digest
 from ..refresh import IndexStore, Refresher
 
@@ -177,6 +177,9 @@ class RefreshThread(threading.Thread):
                     self._trouble(f"{work.__name__}: {first_line(e)}")
         if self.supervisor:
             self.supervisor.stop(patience=5)
+            folder, owner = self.store.folder, f"builder-{self.supervisor.heartbeat.stem}"
+            for place in (folder, *folder.glob("parts/*")):
+                sweep(place, owner)  # what it was writing
 
     def _trouble(self, text):
         "Say what went wrong, once."

@@ -21,11 +21,12 @@ from .errors import UserError, nearest
 LARGEST = {int: 2**31 - 1, float: 1e9}  # of numbers for which nothing else is said
 
 
-def setting(default, help: str, *, low=0, high=None, flag: str = ""):
+def setting(default, help: str, *, low=0, high=None, flag: str = "", rare=False):
     """A field of a settings dataclass: its default, what `--help` says of it, the least and the
-    largest value, and further names of its flag, such as `--corpus -c`."""
+    largest value, and further names of its flag, such as `--corpus -c`; a `rare` one is shown by
+    `--help-all` alone."""
     bounds = {"low": low, "high": high or LARGEST.get(type(default))}
-    return field(default=default, metadata={"help": help, "flag": flag, **bounds})
+    return field(default=default, metadata={"help": help, "flag": flag, "rare": rare, **bounds})
 
 
 def argument(help: str, default=""):
@@ -168,7 +169,8 @@ def _add(parser: Parser, name: str, s: Setting, everything: bool):
         parser.add_argument(name, help=text, nargs="*" if many else None)
         return
     names = [f"--{name}", *meta.get("flag", "").split()]
-    shown = everything or "." not in name or len(names) > 1
+    usual = "." not in name or len(names) > 1
+    shown = everything or (usual and not meta.get("rare"))
     allowed = f": {', '.join(map(str, choices))}" if choices else ""
     default = getattr(s.holder, s.field.name)
     shown_default = f" (default: {default})" if default != "" else ""
