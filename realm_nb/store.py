@@ -23,12 +23,12 @@ import numpy as np
 from .core.config import setting
 from .core.errors import UserError, damaged
 from realm_nb.core.files import (
-    SEAL,
     atomic_folder,
     cache_home,
     check_seal,
     digest,
     progress,
+    seal_digest,
     sha256,
     write_json,
 )
@@ -257,7 +257,7 @@ class TokenStore:
     @cached_property
     def fingerprint(self) -> str:
         "A short name (16 hex digits) of all that the store holds: the digest of its seal."
-        return digest((self.folder / SEAL).read_text(encoding="utf-8"))
+        return seal_digest(self.folder)
 
     @classmethod
     def open(cls, folder) -> "TokenStore":

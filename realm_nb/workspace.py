@@ -20,7 +20,7 @@ from .core.config import LONGEST, load_by_name, setting
 from .core.device import pick_device, pick_precision, rng, seed_everything
 from .core.distributed import broadcast_from_rank0
 from .core.errors import DAMAGE, UserError, nearest
-from .core.files import atomic_folder, cache_home, digest, seal_digest
+from .core.files import atomic_folder, cache_home, digest
 from .core.folder import Run, load_config, step_folders, step_of
 from .core.loop import module_digest
 from .evaluate import EvaluateConfig
@@ -222,7 +222,7 @@ class Workspace:
     def store(self) -> TokenStore:
         "The corpus as token ids. Raises `UserError` if the run began with another."
         store = prepare_store(self.config.corpus, self.tokenizer)
-        self.run.hold(**{"token store": seal_digest(store.folder)})
+        self.run.hold(**{"token store": store.fingerprint})
         return store
 
     @functools.cached_property
@@ -344,9 +344,7 @@ class Workspace:
         Those of the base are kept in the cache."""
         folder = self.state(state).weights
         if folder is None:
-            name = digest(
-                [vars(self.config.model), self.config.seed, seal_digest(self.store.folder)]
-            )
+            name = digest([vars(self.config.model), self.config.seed, self.store.fingerprint])
             folder = cache_home() / "explored" / f"base-{name}"
             if not folder.exists():
                 with atomic_folder(folder) as tmp:
@@ -370,7 +368,7 @@ class Workspace:
                 )
             return ExactIndex(rows)
         realm = self.realm(state)
-        name = digest([module_digest(realm.towers.embedders), seal_digest(self.store.folder)])
+        name = digest([module_digest(realm.towers.embedders), self.store.fingerprint])
         folder = cache_home() / "explored" / f"vectors-{name}"
         if not folder.exists():
             save_index(ExactIndex(realm.build_index(bar=False)), folder)
