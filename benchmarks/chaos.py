@@ -58,10 +58,10 @@ class Scene:
     trainer: subprocess.Popen | None = None
     over: threading.Event = field(default_factory=threading.Event)
 
-    def start(self):
+    def start(self, stages: str = "corpus,mask,ict,pretrain"):
         "Start the trainer, or go on with its run."
         c = self.options
-        flags = "--recipe smoke --stages corpus,mask,ict,pretrain --warmup.steps 0 --ict.steps 2"
+        flags = f"--recipe smoke --stages {stages} --warmup.steps 0 --ict.steps 2"
         argv = [*flags.split(), "--refresh", "async", "--pretrain.builder", "cpu"]
         argv += ["--pretrain.steps", c.steps, "--pretrain.refresh_every", c.every]
         argv += ["--pretrain.save_every", 20, "--run", self.run, *self.flags]
@@ -216,8 +216,10 @@ def trainer_killed(scene: Scene):
 @contextlib.contextmanager
 def small_disk(scene: Scene):
     "The index on a tmpfs in which one version has room; in the second half, more."
+    scene.start(stages="corpus")  # the folder must be a run's before there is an index in it
+    scene.trainer.wait()
     index = scene.run / "index"
-    index.mkdir(parents=True)
+    index.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(index)]
     if subprocess.run(mount, capture_output=True).returncode:
         raise Skipped("no tmpfs can be mounted here")

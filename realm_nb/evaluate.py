@@ -52,13 +52,13 @@ def predict(realm: Realm, examples, ids: np.ndarray, log_p_z: torch.Tensor):
         log_p_y_z = torch.zeros(n, candidates, masks)
         real = torch.zeros(n, masks, dtype=torch.bool)
         said_null = torch.zeros(n, masks, dtype=torch.long)
-    for (b, k, j), y, log_p in log_probs_at_masks(realm, examples, ids):
-        real[b, j] = True
-        log_p_y_z[b, k, j] = log_p.gather(1, y.unsqueeze(1)).squeeze(1)
-        weighed = log_p_z[b, k].exp().unsqueeze(1) * log_p.exp()
-        mixture.index_put_((b, j), weighed, accumulate=True)
-        null = is_null[b, k]
-        said_null[b[null], j[null]] = log_p[null].argmax(-1)
+    (b, k, j), y, log_p = log_probs_at_masks(realm, examples, ids)
+    real[b, j] = True
+    log_p_y_z[b, k, j] = log_p.gather(1, y.unsqueeze(1)).squeeze(1)
+    weighed = log_p_z[b, k].exp().unsqueeze(1) * log_p.exp()
+    mixture.index_put_((b, j), weighed, accumulate=True)
+    null = is_null[b, k]
+    said_null[b[null], j[null]] = log_p[null].argmax(-1)
     return Scores(ids, log_p_z, log_p_y_z, real), mixture.argmax(-1), said_null
 
 # %% ../nbs/80_evaluate.ipynb #007

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['words', 'holds', 'recurring', 'Scores', 'Realm', 'valid_mask', 'find_candidates', 'score_candidates', 'start_null',
-           'log_probs_at_masks', 'score_answers', 'realm_step', 'score', 'step_metrics', 'answer_hits', 'mean_masks',
-           'WarmupConfig', 'other_block', 'warmup_batch', 'warmup_step', 'PretrainConfig']
+           'join_candidates', 'log_probs_at_masks', 'score_answers', 'realm_step', 'score', 'step_metrics',
+           'answer_hits', 'mean_masks', 'WarmupConfig', 'other_block', 'warmup_batch', 'warmup_step', 'PretrainConfig']
 
 # %% ../nbs/70_pretrain.ipynb #002
 import functools
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from .core.config import setting
-from .core.device import rng
+from .core.device import rng, tokens_at_once
 from realm_nb.core.distributed import (
     gather_to_rank0,
     mean_over_processes,
@@ -41,8 +41,7 @@ from realm_nb.towers import (
     NULL,
     Towers,
     embed_all,
-    length_groups,
-    pad,
+    pack,
     pair_sequence,
     query_sequence,
 )
@@ -93,7 +92,8 @@ class Realm:
 
     `stored`: the Embedder's frozen layers of every block, if they are stored.
 
-    `dtype`: the precision of the networks; `max_tokens`: how many they are given at once."""
+    `dtype`: the precision of the networks; `max_tokens`: how many they are given at once, by
+    default as many as suit the device."""
 
     def __init__(
         self,
@@ -101,12 +101,13 @@ class Realm:
         store: TokenStore,
         max_query_len: int = 96,
         dtype=torch.float32,
-        max_tokens: int = 4096,
+        max_tokens: int | None = None,
         stored: StoredLayers | None = None,
     ):
         self.towers, self.store, self.max_query_len = towers, store, max_query_len
-        self.dtype, self.max_tokens, self.stored = dtype, max_tokens, stored
         self.device, self.scale = next(towers.parameters()).device, towers.scale
+        self.dtype, self.stored = dtype, stored
+        self.max_tokens = max_tokens or tokens_at_once(self.device)
         self.query_embedder = towers.query_embedder
         mixed = {"dtype": dtype, "enabled": dtype != torch.float32}
         self.precision = functools.partial(torch.autocast, self.device.type, **mixed)
@@ -173,46 +174,49 @@ def start_null(realm: Realm, examples: list[Example], index: Index, k: int):
         null.copy_(mean * float(found.mean()) / (mean @ mean))
 
 # %% ../nbs/70_pretrain.ipynb #018
-def log_probs_at_masks(realm: Realm, examples: list[Example], ids: np.ndarray):
-    """Read x joined with each candidate of `ids` int64 [B, K], some pairs at a time, repeated ones
-    once.
+def join_candidates(realm: Realm, examples: list[Example], ids: np.ndarray):
+    """x joined with each candidate of `ids` int64 [B, K], repeated pairs once.
 
-    Yields (places int64 [3, n] as rows b, k, j; y int64 [n], the right tokens; log p(v|z,x) float32
-    [n, V]): every mask of every pair."""
+    (places int64 [3, n] as rows b, k, j; y int64 [n], the right tokens; what the Encoder takes: the
+    batch, and rows and columns int64 [n]) of every mask of every pair."""
     store, most = realm.store, realm.max_query_len
     pairs: dict = {}
     for b, k in np.argwhere(valid_mask(ids).numpy()):
         pairs.setdefault((examples[b].x.tobytes(), ids[b, k]), []).append((b, k))
-    standing_for, sequences = list(pairs.values()), []
-    for (_, block), same in pairs.items():
+    sequences, masks = [], []
+    for row, ((_, block), same) in enumerate(pairs.items()):
         x, body = examples[same[0][0]].x[:most], NULL if block == MISSING else store.body(block)
         sequences.append(pair_sequence(x, body, store.special, most + store.max_block_len))
-    for group in length_groups(sequences, realm.max_tokens):
-        masks = [
+        masks += [
             (row, position + 1, y, b, k, j)  # + 1: [CLS]
-            for row, g in enumerate(group)
-            for b, k in standing_for[g]
+            for b, k in same
             for j, (position, y) in enumerate(zip(examples[b].positions, examples[b].y.tolist()))
         ]
-        rows, columns, y, *places = torch.tensor(masks).reshape(-1, 6).T.to(realm.device)
-        batch = pad([sequences[g] for g in group], realm.device)
-        with realm.precision():
-            yield torch.stack(places), y, realm.towers.encoder(batch, rows, columns)
+    rows, columns, y, *places = torch.tensor(masks).reshape(-1, 6).T.to(realm.device)
+    batch = pack(sequences, realm.device, realm.max_tokens)
+    return torch.stack(places), y, (batch, rows, columns)
+
+
+def log_probs_at_masks(realm: Realm, examples: list[Example], ids: np.ndarray):
+    """Read x joined with each candidate of `ids` int64 [B, K].
+
+    (places int64 [3, n] as rows b, k, j; y int64 [n], the right tokens; log p(v|z,x) float32
+    [n, V]) of every mask of every pair."""
+    places, y, batch = join_candidates(realm, examples, ids)
+    with realm.precision():
+        return places, y, realm.towers.encoder(*batch)
 
 
 def score_answers(realm: Realm, examples: list[Example], ids: np.ndarray):
     """(log p(y_j|z,x) [B, K, M] of the right tokens, which masks are there bool [B, M]) for
     candidates `ids` int64 [B, K], with gradient to the Encoder."""
     size = max(len(e.y) for e in examples)
-    nothing = torch.zeros(*ids.shape, size, device=realm.device)
+    (b, k, j), y, batch = join_candidates(realm, examples, ids)
+    with realm.precision():
+        log_p = realm.towers.encoder.log_p_of(y, *batch)
     real = torch.zeros(len(examples), size, dtype=torch.bool, device=realm.device)
-    found, values = [], []
-    for places, y, log_p in log_probs_at_masks(realm, examples, ids):
-        found.append(places)
-        values.append(log_p.gather(1, y.unsqueeze(1)).squeeze(1))
-    b, k, j = torch.cat(found, dim=1)
     real[b, j] = True
-    return nothing.index_put((b, k, j), torch.cat(values)), real
+    return log_p.new_zeros(*ids.shape, size).index_put((b, k, j), log_p), real
 
 # %% ../nbs/70_pretrain.ipynb #021
 def realm_step(

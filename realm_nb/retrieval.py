@@ -30,8 +30,7 @@ from realm_nb.towers import (
     embed_all,
     evaluating,
     frozen_forward,
-    length_groups,
-    pad,
+    pack,
     pair_sequence,
 )
 
@@ -316,13 +315,12 @@ class StoredLayers:
         with atomic_folder(folder) as tmp:
             rows = np.lib.format.open_memmap(tmp / "rows.npy", "w+", np.float16, shape)
             for lo in progress(range(0, len(sequences), 1024), desc="frozen layers"):
-                for group in length_groups(sequences[lo : lo + 1024]):
-                    batch = pad([sequences[lo + i] for i in group], device)
-                    with autocast(device, dtype):
-                        hidden = frozen_forward(embedder.bert, batch, embedder.frozen).hidden
-                    for i, made in zip(group, hidden.cpu().numpy()):
-                        begin, end = offsets[lo + i], offsets[lo + i + 1]
-                        rows[begin:end] = made[: end - begin]
+                batch = pack(sequences[lo : lo + 1024], device)
+                with autocast(device, dtype):
+                    hidden = frozen_forward(embedder.bert, batch, embedder.frozen).hidden
+                made, starts = hidden.float().cpu(), batch.layout.starts.tolist()
+                for start, begin, end in zip(starts, offsets[lo:], offsets[lo + 1 :]):
+                    rows[begin:end] = made[start : start + end - begin]
             rows.flush()
             np.save(tmp / "offsets.npy", offsets)
         return cls(folder)
@@ -346,9 +344,13 @@ def stored_layers(embedder: Embedder, store: TokenStore, dtype=torch.float32):
         StoredLayers.build(embedder, store, folder, dtype)
     return StoredLayers(folder)
 
-# %% ../nbs/45_retrieval.ipynb #037
+# %% ../nbs/45_retrieval.ipynb #034
 def embed_candidates(
-    embedder: Embedder, store: TokenStore, ids: np.ndarray, stored=None, max_tokens: int = 4096
+    embedder: Embedder,
+    store: TokenStore,
+    ids: np.ndarray,
+    stored=None,
+    max_tokens: int | None = None,
 ) -> torch.Tensor:
     """Vectors [*ids.shape, D] of candidate blocks `ids` int64, each distinct one embedded once,
     with gradient if it is enabled.
@@ -365,7 +367,7 @@ def embed_candidates(
     rows = torch.cat(parts)
     return rows[torch.from_numpy(where.reshape(ids.shape)).to(rows.device)]
 
-# %% ../nbs/45_retrieval.ipynb #040
+# %% ../nbs/45_retrieval.ipynb #037
 def log_p_z(
     x: torch.Tensor, z: torch.Tensor, valid: torch.Tensor, scale: float = 1.0
 ) -> torch.Tensor:
@@ -379,7 +381,7 @@ def log_p_z(
         scores = torch.einsum("bd,bkd->bk", x.to(exact), z.to(exact)) * scale
     return scores.masked_fill(~valid, -torch.inf).log_softmax(dim=1)
 
-# %% ../nbs/45_retrieval.ipynb #045
+# %% ../nbs/45_retrieval.ipynb #042
 class ShardedIndex:
     """An index over all processes' shards: `local` holds blocks `first` and on.
 
@@ -405,7 +407,7 @@ class ShardedIndex:
         "Those of `ids` that are in this shard, as it numbers them."
         return [i - self.first for i in ids if 0 <= i - self.first < len(self.local)]
 
-# %% ../nbs/45_retrieval.ipynb #048
+# %% ../nbs/45_retrieval.ipynb #045
 class MergedIndex:
     """`index` without the blocks `removed`, and `vectors` [n, D] of further blocks numbered on,
     searched as one."""
@@ -444,7 +446,7 @@ class RandomIndex:
         ids = np.array([g.choice(self.n_blocks, n, replace=False) for g in generators])
         return top_k_valid(np.zeros(ids.shape), ids.reshape(len(queries), n), k, exclude)
 
-# %% ../nbs/45_retrieval.ipynb #051
+# %% ../nbs/45_retrieval.ipynb #048
 def plane(vectors: np.ndarray) -> np.ndarray:
     """Vectors [n, D] on their first two principal components [n, 2]; the first row lies right and
     up."""

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from realm_nb.core.device import rng
+from realm_nb.core.packing import pack
 from realm_nb.ict import ict_batch, ict_blocks, ict_loss, ict_pair, ict_recall, ict_scores
-from realm_nb.towers import embed_all, pad, pair_sequence, tiny_towers
+from realm_nb.towers import embed_all, pair_sequence, tiny_towers
 
 
 def tiny_embedder(vocabulary, seed=0, dim=8):
@@ -87,7 +88,7 @@ def test_scores_scaled_gathered_and_by_two_towers(corpus):
     store, tokenizer, _special = corpus
     one, two = tiny_embedder(len(tokenizer)), tiny_embedder(len(tokenizer), 1)
     queries, documents = ict_batch(store, ict_blocks(store, np.zeros(len(store), bool))[:5], 0)
-    q, d, q2 = (e(pad(s)) for e, s in ((one, queries), (one, documents), (two, queries)))
+    q, d, q2 = (e(pack(s)) for e, s in ((one, queries), (one, documents), (two, queries)))
     plain = ict_scores(one, queries, documents)
     assert torch.allclose(plain, q @ d.T, atol=1e-4) and torch.allclose(
         ict_scores(one, queries, documents, scale=8**-0.5), plain / 8**0.5, atol=1e-4
@@ -135,7 +136,7 @@ def test_recall_is_among_all_blocks(corpus, monkeypatch):
     ranks = []
     with torch.no_grad():
         for b, q, d in zip(blocks, queries, documents):
-            x, own = embedder(pad([q]))[0], embedder(pad([d]))[0]
+            x, own = embedder(pack([q]))[0], embedder(pack([d]))[0]
             ranks.append(
                 sum(
                     float(x @ torch.from_numpy(among[j])) >= float(x @ own)

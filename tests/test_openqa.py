@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from realm_nb.core.errors import UserError
 from realm_nb.core.folder import Run
+from realm_nb.core.packing import pad
 from realm_nb.qa import ask, table1
 from realm_nb.qa import reader as reading
 from realm_nb.qa.finetune import FinetuneConfig, OpenQA, fine_tune, openqa_step
@@ -56,7 +57,7 @@ from realm_nb.store import CorpusConfig, build_store
 from realm_nb.text.documents import read_corpus
 from realm_nb.text.sources import load_questions
 from realm_nb.text.tokenizer import tiny_tokenizer
-from realm_nb.towers import ModelConfig, Towers, pad, quiet_transformers, tiny_towers
+from realm_nb.towers import ModelConfig, Towers, quiet_transformers, tiny_towers
 from realm_nb.train import run_stages
 from realm_nb.workspace import Config, Workspace
 

@@ -450,10 +450,10 @@ def test_repeated_candidates_are_embedded_once(corpus):
         (z * torch.arange(z.numel()).reshape(z.shape).sin()).sum().backward()
         return [p.grad.clone() for p in embedder.parameters() if p.grad is not None]
 
-    from realm_nb.towers import pad
+    from realm_nb.core.packing import pack
 
     naive = torch.stack(
-        [torch.cat([embedder(pad(document_sequences(store, [b]))) for b in row]) for row in ids]
+        [torch.cat([embedder(pack(document_sequences(store, [b]))) for b in row]) for row in ids]
     )
     assert torch.allclose(z, naive, atol=1e-5)
     for a, b in zip(gradients(z), gradients(naive)):

@@ -15,6 +15,7 @@ import os
 import re
 import signal
 import sys
+import tokenize
 import zipfile
 from collections.abc import Collection
 
@@ -140,6 +141,8 @@ DAMAGE = (
     RuntimeError,
     SafetensorError,
     zipfile.BadZipFile,
+    SyntaxError,  # numpy reads an array's header as Python would
+    tokenize.TokenError,
 )
 
 

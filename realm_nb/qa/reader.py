@@ -29,6 +29,7 @@ from ..core.errors import UserError
 from ..core.files import progress
 from ..core.folder import Run
 from ..core.loop import Training, fit
+from ..core.packing import Batch, Sequence, pad
 from ..masking import nth_ids
 from .retrievers import interleave
 from .scoring import mark_positives, normalize, right
@@ -36,11 +37,8 @@ from ..retrieval import MISSING
 from ..store import TokenStore
 from ..text.tokenizer import load_tokenizer
 from realm_nb.towers import (
-    Batch,
-    Sequence,
     Stored,
     load_pretrained,
-    pad,
     pair_sequence,
     settings_of,
     slice_layers,

@@ -219,12 +219,12 @@ def closed_book(realm: Realm, questions: list[dict], tokenizer) -> list[str]:
             x = np.array([*q["x"][: realm.max_query_len - m], *[special.mask] * m])
             places = np.arange(len(x) - m, len(x))
             examples.append(Example(x, places, np.zeros(m, np.int64), -1, ()))
-        for places, *_, log_p in log_probs_at_masks(realm, examples, ids):
-            log_p[:, list(special)] = -torch.inf
-            value, token = (t.reshape(-1, m).cpu() for t in log_p.max(-1))
-            rows = places[0, ::m].tolist()
-            for i, v, said in zip(rows, value.mean(1).tolist(), token.tolist()):
-                best[i] = max(best[i], (v, tokenizer.decode(said)))
+        places, _, log_p = log_probs_at_masks(realm, examples, ids)
+        log_p[:, list(special)] = -torch.inf
+        value, token = (t.reshape(-1, m).cpu() for t in log_p.max(-1))
+        rows = places[0, ::m].tolist()
+        for i, v, said in zip(rows, value.mean(1).tolist(), token.tolist()):
+            best[i] = max(best[i], (v, tokenizer.decode(said)))
     return [text for _, text in best]
 
 # %% ../../nbs/qa/94_table1.ipynb #020

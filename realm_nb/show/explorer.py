@@ -283,11 +283,10 @@ def _search(x, example, settings, moment, world):
 
 def _read(realm, example, ids):
     "log p(v|z,x) float32 [K, M, V] of every piece at every mask, for candidates int64 [1, K]."
-    places, _, values = zip(*log_probs_at_masks(realm, [example], ids))
-    _, k, j = torch.cat(places, 1)
+    (_, k, j), _, log_p = log_probs_at_masks(realm, [example], ids)
     n_masks = len(example.positions)
     order = torch.argsort(k * n_masks + j)
-    return torch.cat(values).float()[order].unflatten(0, (-1, n_masks))
+    return log_p[order].unflatten(0, (-1, n_masks))
 
 # %% ../../nbs/show/98_explorer.ipynb #021
 def _describe(store, ids, columns):
