@@ -233,11 +233,15 @@ def stage_pretrain(w: Workspace) -> dict:
         return local_shard(batch_ids(train, step, c.batch, seed, "pretrain"))
 
     def loss_of(step: int):
-        examples = [masker(*pair) for pair in batch_of(step)]
+        examples = masker.batch(*zip(*batch_of(step)))
         index, masks = blind or refresher.index, mean_masks(examples)
         loss, scores = realm_step(realm, examples, index, c.candidates, c.marginal, masks)
-        hit = answer_hits(masker, examples, scores.ids).any(1).mean()
-        return loss, {**step_metrics(scores), "hit": float(hit), **refresher.staleness(step)}
+
+        def metrics() -> dict:
+            hit = answer_hits(masker, examples, scores.ids).any(1).mean()
+            return {**step_metrics(scores), "hit": float(hit), **refresher.staleness(step)}
+
+        return loss, metrics
 
     param_groups: list = [(towers.encoder, c.lr_encoder)]
     if learns:

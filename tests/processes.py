@@ -12,7 +12,7 @@ import torch
 from test_ict import tiny_embedder
 
 from realm_nb.core.distributed import (
-    average_gradients,
+    averaging,
     broadcast_from_rank0,
     gather,
     gather_to_rank0,
@@ -31,14 +31,16 @@ from realm_nb.text.tokenizer import SpecialTokens
 from realm_nb.towers import pair_sequence, query_sequence
 
 
-def difference(whole, parts, parameters) -> float:
-    "Largest difference in loss or gradient between `whole` and the mean of all processes' `parts`."
+def difference(whole, loss_of, modules) -> float:
+    "Largest difference in loss or gradient between `whole` and the mean of all processes' losses."
+    parameters = [p for module in modules for p in module.parameters()]
     whole.backward()
     want = [p.grad.clone() for p in parameters if p.grad is not None]
     for p in parameters:
         p.grad = None
+    averaged = averaging(modules, loss_of)
+    parts = averaged()
     parts.backward()
-    average_gradients(parameters, at_once=2)
     gap = max(
         (p.grad - b).abs().max().item()
         for p, b in zip([p for p in parameters if p.grad is not None], want, strict=True)
@@ -54,21 +56,21 @@ def ict(separate: bool) -> float:
         for _ in range(8)
     ]
     one, two = tiny_embedder(50), tiny_embedder(50, 1) if separate else None
-    parameters = [p for e in (one, two) if e is not None for p in e.parameters()]
     mine = shard_range(8, rank(), world_size())
-    part = ict_scores(
-        one,
-        [queries[i] for i in mine],
-        [documents[i] for i in mine],
-        query_embedder=two,
-        gather=gather,
-    )
-    assert part.shape == (4, 8)
-    return difference(
-        ict_loss(ict_scores(one, queries, documents, query_embedder=two))[0],
-        ict_loss(part, first=mine.start)[0],
-        parameters,
-    )
+
+    def loss_of():
+        part = ict_scores(
+            one,
+            [queries[i] for i in mine],
+            [documents[i] for i in mine],
+            query_embedder=two,
+            gather=gather,
+        )
+        assert part.shape == (4, 8)
+        return ict_loss(part, first=mine.start)[0]
+
+    whole = ict_loss(ict_scores(one, queries, documents, query_embedder=two))[0]
+    return difference(whole, loss_of, [one, two] if separate else [one])
 
 
 def realm(form: str) -> float:
@@ -78,16 +80,15 @@ def realm(form: str) -> float:
         torch.randn(5, 4, 6, generator=g),
         -torch.rand(5, 4, 3, generator=g),
     )
-    w, there = torch.randn(6, 6, generator=g).requires_grad_(), torch.ones(5, 4, dtype=torch.bool)
+    w, there = torch.nn.Linear(6, 6, bias=False), torch.ones(5, 4, dtype=torch.bool)
     real = torch.tensor([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0], [1, 0, 0]], dtype=torch.bool)
     mine = slice(0, 2) if rank() == 0 else slice(2, 5)
 
     def loss(s, masks=None):
-        return realm_loss(log_p_z(x[s] @ w, z[s], there[s]), y[s], real[s], form, masks)
+        return realm_loss(log_p_z(w(x[s]), z[s], there[s]), y[s], real[s], form, masks)
 
-    return difference(
-        loss(slice(None)), loss(mine, mean_over_processes(real[mine].sum().item())), [w]
-    )
+    masks = mean_over_processes(real[mine].sum().item())
+    return difference(loss(slice(None)), lambda: loss(mine, masks), [w])
 
 
 def uneven_gather() -> bool:
@@ -100,15 +101,15 @@ def uneven_gather() -> bool:
 
 def processes() -> dict:
     "Shares of figures, rows and gradients that some processes lack."
-    here, nowhere, w = (
-        torch.ones(3, requires_grad=True),
-        torch.ones(2, requires_grad=True),
-        torch.ones(4, requires_grad=True),
-    )
-    (w * (rank() + 1)).sum().backward()
-    if rank() == 1:
-        (here * 6).sum().backward()
-    average_gradients([w, here, nowhere], at_once=1)
+    sizes = {"here": 3, "nowhere": 2, "w": 4}
+    parts = torch.nn.ParameterDict({name: torch.ones(n) for name, n in sizes.items()})
+    here, nowhere, w = parts.values()
+
+    def loss_of():
+        return (w * (rank() + 1)).sum() + (here * 6).sum() if rank() else w.sum()
+
+    averaged = averaging([parts], loss_of)
+    averaged().backward()
     rows = gather_to_rank0(np.full((2 + rank(), 3), rank(), np.float32))
     figures = mean_metrics({"both": rank(), "mine": 5.0} if rank() else {"both": rank()})
     return {

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GATHERING', 'PATIENCE', 'rank', 'world_size', 'local_rank', 'start', 'stop', 'shard_range', 'local_shard', 'barrier',
            'broadcast_from_rank0', 'gather_objects', 'check_same_on_all_ranks', 'rank0_first', 'Gather', 'gather',
-           'gather_to_rank0', 'mean_over_processes', 'mean_metrics', 'broadcast_weights', 'average_gradients']
+           'gather_to_rank0', 'mean_over_processes', 'mean_metrics', 'broadcast_weights', 'averaging']
 
 # %% ../../nbs/core/07_distributed.ipynb #002
 import contextlib
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from .errors import UserError, first_line
 
@@ -200,21 +201,28 @@ def broadcast_weights(module: torch.nn.Module) -> None:
             dist.broadcast(tensor, 0)
 
 
-def average_gradients(parameters: list[torch.nn.Parameter], at_once: int = 16) -> None:
-    """Replace each gradient, [any shape], by its mean over processes; `at_once` travel together.
+class _Step(nn.Module):
+    "`loss_of`, a function that computes with the modules `parts`, as a module that holds them."
+
+    def __init__(self, parts: list[nn.Module], loss_of):
+        super().__init__()
+        self.parts, self.loss_of = nn.ModuleList(parts), loss_of
+
+    def forward(self, *args):
+        return self.loss_of(*args)
+
+
+def averaging(parts: list[nn.Module], loss_of):
+    """`loss_of` such that the backward pass of its loss [] leaves in `parts` the mean gradient of
+    all processes. Gradients travel while the rest of the pass is still computed.
 
     One that a process lacks counts as zeros; one that all lack stays away."""
     if world_size() == 1:
-        return
-    gradients = []
-    have = gather_objects([p.grad is not None for p in parameters])
-    for parameter, somewhere in zip(parameters, np.any(have, axis=0)):
-        if somewhere:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            gradients.append(parameter.grad)
-    for lo in range(0, len(gradients), at_once):
-        group = gradients[lo : lo + at_once]
-        flat = parameters_to_vector(group)
-        dist.all_reduce(flat)
-        vector_to_parameters(flat / world_size(), group)
+        return loss_of
+    return DistributedDataParallel(
+        _Step(parts, loss_of),
+        find_unused_parameters=True,  # whose buckets also stay the same when a run goes on
+        gradient_as_bucket_view=True,
+        forward_sync_buffers=False,
+        init_sync=False,
+    )

@@ -26,7 +26,7 @@ from torch.optim import AdamW, Optimizer
 
 from .device import rng, seed_everything
 from realm_nb.core.distributed import (
-    average_gradients,
+    averaging,
     broadcast_from_rank0,
     broadcast_weights,
     mean_metrics,
@@ -280,15 +280,17 @@ def fit(
 ) -> None:
     """Train `model` from the stage's last checkpoint in `run`, or from its beginning.
 
-    `param_groups`: (part of the model, its full learning rate). `loss_of(step) -> (loss, metrics)`,
-    a scalar tensor and a dict. Writes one line a step to the run's metrics. `model` is a
-    module with `save(folder)` and `load_weights(folder)`, and stays in evaluation mode. Raises
-    UserError if a loss, a gradient or a weight is not finite; such weights are not saved."""
+    `param_groups`: (part of the model, its full learning rate). `loss_of(step) -> (loss, metrics)`:
+    a scalar tensor, and a dict, or a function that makes one once the backward pass is under way.
+    Writes one line a step to the run's metrics. `model` is a module with `save(folder)` and
+    `load_weights(folder)`, and stays in evaluation mode. Raises UserError if a loss, a gradient or
+    a weight is not finite; such weights are not saved."""
     stage, steps = training.stage, training.steps
     groups = parameter_groups(param_groups)
     parameters = [p for group in groups for p in group["params"]]
     optimizer = AdamW(groups, eps=1e-6, fused=True)
     start = _resume(run, training, model, optimizer)
+    loss_and_gradient = averaging([part for part, _ in param_groups], loss_of)
     bar = progress(range(start, steps), desc=stage, initial=start, total=steps, unit="step")
     for step in bar:
         if training.before_step:
@@ -296,15 +298,17 @@ def fit(
         model.train()
         began = time.perf_counter()
         seed_everything(int(rng(training.seed, stage, step, rank()).integers(2**62)))
-        loss, metrics = loss_of(step)
-        metrics = mean_metrics({"loss": loss.item(), **metrics})
-        if not math.isfinite(metrics["loss"]):
-            _refuse(run, training, step, dict(model.named_parameters()), metrics)
-        bar.set_postfix(metrics, refresh=False)
+        loss, metrics = loss_and_gradient(step)
         optimizer.zero_grad()
         loss.backward()
-        average_gradients(parameters)
-        norm = nn.utils.clip_grad_norm_(parameters, 1.0).item()
+        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        # From here on the CPU may wait for the device: all of the step is on its way.
+        found = metrics() if callable(metrics) else metrics
+        found = mean_metrics({"loss": loss.item(), **found})
+        norm = norm.item()
+        if not math.isfinite(found["loss"]):
+            _refuse(run, training, step, dict(model.named_parameters()), found)
+        bar.set_postfix(found, refresh=False)
         if not math.isfinite(norm):
             gradients = {f"gradient of {n}": p.grad for n, p in model.named_parameters()}
             _refuse(run, training, step, gradients, {"norm": norm})
@@ -312,7 +316,7 @@ def fit(
             group["lr"] = group["base_lr"] * schedule(step, steps)
         optimizer.step()
         if run.writes:
-            metrics |= {"grad": norm, "seconds": time.perf_counter() - began}
-            run.metrics.add(stage, step + 1, metrics)
+            found |= {"grad": norm, "seconds": time.perf_counter() - began}
+            run.metrics.add(stage, step + 1, found)
             _save(run, training, step + 1, model, optimizer)
     model.eval()
