@@ -51,12 +51,14 @@ def pad(sequences: list[Sequence], device="cpu") -> Batch:
 def length_groups(lengths: np.ndarray, max_tokens: int) -> list[np.ndarray]:
     """Indices int64 [n] of `lengths` int64 [n], in groups of similar length, each group's rectangle
     of at most `max_tokens` tokens."""
-    order = np.argsort(lengths, kind="stable")
-    starts = [0]
-    for i, longest in enumerate(lengths[order]):
-        if i > starts[-1] and (i - starts[-1] + 1) * longest > max_tokens:
-            starts.append(i)
-    return np.split(order, starts[1:])
+    order, begin, groups = np.argsort(lengths, kind="stable"), 0, []
+    while begin < len(order):
+        ascending = lengths[order[begin:]]
+        cells = ascending * np.arange(1, len(ascending) + 1)  # of a group that ends here
+        size = max(1, int(np.searchsorted(cells, max_tokens, "right")))
+        groups.append(order[begin : begin + size])
+        begin += size
+    return groups
 
 # %% ../../nbs/core/09_packing.ipynb #008
 class Layout:
@@ -115,10 +117,10 @@ def _in_a_row(rows: list[np.ndarray], device, max_tokens) -> tuple[Tensor, Layou
 def pack(sequences: list[Sequence], device="cpu", max_tokens: int | None = None) -> Packed:
     "The sequences in one row on `device`; `max_tokens` as in `Layout`."
     ids, layout = _in_a_row([s.token_ids for s in sequences], device, max_tokens)
-    segments = torch.zeros_like(ids)
-    for start, length, s in zip(layout.starts.tolist(), layout.lengths.tolist(), sequences):
-        segments[start + s.second : start + length] = 1
-    return Packed(ids, segments, layout)
+    seconds = torch.tensor([s.second for s in sequences]).to(device)
+    order = layout.starts.argsort()
+    segments = layout.position >= seconds[order].repeat_interleave(layout.lengths[order])
+    return Packed(ids, segments.long(), layout)
 
 
 def packed_attention(module, *states, layout=None, scaling=None, dropout=0.0, **kwargs):
