@@ -285,6 +285,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                       'realm_nb.core.folder.Metrics.all': ('core/folder.html#metrics.all', 'realm_nb/core/folder.py'),
                                       'realm_nb.core.folder.Metrics.forget': ('core/folder.html#metrics.forget', 'realm_nb/core/folder.py'),
                                       'realm_nb.core.folder.Metrics.of': ('core/folder.html#metrics.of', 'realm_nb/core/folder.py'),
+                                      'realm_nb.core.folder.Metrics.track': ('core/folder.html#metrics.track', 'realm_nb/core/folder.py'),
                                       'realm_nb.core.folder.Run': ('core/folder.html#run', 'realm_nb/core/folder.py'),
                                       'realm_nb.core.folder.Run.__init__': ('core/folder.html#run.__init__', 'realm_nb/core/folder.py'),
                                       'realm_nb.core.folder.Run._read': ('core/folder.html#run._read', 'realm_nb/core/folder.py'),

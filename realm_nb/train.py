@@ -377,6 +377,7 @@ class TrainOptions:
         "go on with other values of these settings",
         flag="--resume-with",
     )
+    tracker: str = setting("", "send figures to tensorboard, wandb or trackio, too")
     verify: bool = setting(False, "first read every byte of what run and cache hold")
 
 
@@ -574,6 +575,8 @@ def main(argv):
             os.environ["REALM_NB_QUIET"] = "1"
         else:
             run.claim(config, free=[*_free_settings(run, config), *changed])
+            if options.tracker:
+                run.metrics.track(options.tracker, settings(config))
             remedy = "wait for it, stop it, or choose another folder with --run"
             held.enter_context(only_one(folder / "trainer.lock", "a trainer", remedy))
         held.enter_context(on_disk(folder))

@@ -7,6 +7,7 @@ __all__ = ['Metrics', 'step_of', 'step_folders', 'load_config', 'Run']
 
 # %% ../../nbs/core/06_folder.ipynb #002
 import contextlib
+import importlib.util
 import json
 import re
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from .config import check_settings, from_dict, settings, to_dict
-from .errors import DAMAGE, UserError, damaged, first_line
+from .errors import DAMAGE, UserError, damaged, first_line, nearest
 from .files import write_json, write_text
 
 # %% ../../nbs/core/06_folder.ipynb #005
@@ -25,12 +26,36 @@ class Metrics:
     "A file of one JSON line for each step of each stage."
 
     def __init__(self, path):
-        self.path = Path(path)
+        self.path, self.tracker, self.lines = Path(path), None, 0
 
     def add(self, stage: str, step: int, metrics: dict) -> None:
         "Append one line."
         with open(self.path, "a", encoding="utf-8") as f:
             f.write(json.dumps({"stage": stage, "step": step, **metrics}) + "\n")
+        if self.tracker:  # whose steps go on from stage to stage
+            self.lines += 1
+            named = {f"{stage}/{name}": value for name, value in metrics.items()}
+            self.tracker.log(named, step=self.lines)
+
+    def track(self, name: str, settings: dict) -> None:
+        """Send every line that comes to the tracker `name` of accelerate too, and `settings` once.
+
+        Raises `UserError` if it is unknown or not installed."""
+        from accelerate import PartialState
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+
+        if name not in LOGGER_TYPE_TO_CLASS:
+            raise UserError(
+                f"unknown tracker {name!r}{nearest(name, sorted(LOGGER_TYPE_TO_CLASS))}"
+            )
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"the tracker {name} is not installed; pip install {name}, or leave it")
+        PartialState(cpu=True)
+        kind, folder = LOGGER_TYPE_TO_CLASS[name], self.path.parent
+        where = {"logging_dir": folder} if kind.requires_logging_directory else {}
+        self.tracker, self.lines = kind("realm_nb", **where), len(self.all())
+        self.tracker.start()
+        self.tracker.store_init_configuration(settings)
 
     def all(self) -> list[dict]:
         "Every line, in order; one that was cut off by a kill, or is of another kind, is dropped."
