@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['MAX_SPAN', 'KEPT', 'REASONS', 'COMMANDS', 'to_tokens', 'stretches', 'TaggedStretch', 'tag_stretches', 'SpanTable',
-           'judge', 'tag_store', 'plot_spans', 'prepare_spans', 'ReportOptions', 'report_command', 'main']
+           'judge', 'make_table', 'tag_store', 'plot_spans', 'tag_in_parts', 'prepare_spans', 'ReportOptions',
+           'report_command', 'main']
 
 # %% ../nbs/25_spans.ipynb #002
 import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,6 +36,7 @@ from realm_nb.core.files import (
     progress,
     write_json,
 )
+from .core.shards import build_from_parts
 from .store import TokenStore, build_store
 from .text.documents import read_corpus
 from .text.sources import weights_folder
@@ -56,11 +59,15 @@ def stretches(store: TokenStore, size: int = 1000) -> Iterator[tuple[int, int]]:
 
     Their bounds depend on the text around them alone."""
     first = 0
-    for last in range(1, store.n_sentences + 1):
-        text = store.sentence_text(last - 1).encode()
-        if last in (first + 4 * size, store.n_sentences) or zlib.crc32(text) % size == 0:
-            yield first, last
-            first = last
+    for lo in range(0, store.n_sentences, 100_000):
+        offsets = store.text_offsets[lo : lo + 100_001]
+        text = store.text_bytes[offsets[0] : offsets[-1]].tobytes()
+        places = (offsets - offsets[0]).tolist()
+        for last, (start, end) in enumerate(pairwise(places), lo + 1):
+            is_end = zlib.crc32(text[start:end]) % size == 0
+            if is_end or last in (first + 4 * size, store.n_sentences):
+                yield first, last
+                first = last
 
 
 class TaggedStretch(NamedTuple):
@@ -150,6 +157,7 @@ class SpanTable:
     def __init__(self, columns: np.ndarray, labels: list[str], report: dict[str, int]):
         self.sentence, self.start, self.end, self.label = self.columns = columns
         self.labels, self.report = labels, report
+        self.folder: Path | None = None  # where the columns are mapped from
 
     def __len__(self):
         return len(self.sentence)
@@ -161,16 +169,32 @@ class SpanTable:
     def save(self, folder):
         "Write the table to `folder`, whole or not at all."
         with atomic_folder(folder) as tmp:
-            np.save(tmp / "spans.npy", self.columns)
-            write_json(tmp / "meta.json", {"labels": self.labels, "report": self.report})
+            self.write(tmp)
+
+    def write(self, folder: Path):
+        "Write the files of the table into a new `folder`."
+        np.save(folder / "spans.npy", self.columns)
+        write_json(folder / "meta.json", {"labels": self.labels, "report": self.report})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        "A short name (16 hex digits) of the spans, which are read for it."
+        return hashlib.sha256(np.ascontiguousarray(self.columns)).hexdigest()[:16]
 
     @classmethod
     def load(cls, folder) -> "SpanTable":
-        "Read what `save` wrote; raises `UserError` if it is damaged."
+        "Map what `save` wrote; raises `UserError` if it is damaged."
         with damaged(folder, "the span table"):
             check_seal(folder)
-            columns = np.load(Path(folder) / "spans.npy", allow_pickle=False)
-            return cls(columns, **json.loads((Path(folder) / "meta.json").read_text()))
+            columns = np.load(Path(folder) / "spans.npy", "r", allow_pickle=False)
+            table = cls(columns, **json.loads((Path(folder) / "meta.json").read_text()))
+            table.folder = Path(folder)
+            return table
+
+    def __reduce__(self):
+        if self.folder:
+            return SpanTable.load, (self.folder,)
+        return SpanTable, (self.columns, self.labels, self.report)
 
 # %% ../nbs/25_spans.ipynb #016
 MAX_SPAN = 10  # tokens
@@ -205,16 +229,14 @@ def judge(
     return first, last, reason
 
 
-def tag_store(
-    store: TokenStore, tagger: Tagger, max_tokens: int = 96, processes: int = 1, cache=None
+def make_table(
+    store: TokenStore, tagged: Iterable[tuple[int, int, TaggedStretch]], max_tokens: int
 ) -> SpanTable:
-    """Find the salient spans of every sentence (section 3.4), and keep those that can be masked.
-
-    `max_tokens`: tokens of a sentence that are read; a span has ten tokens at most."""
+    "The spans that can be masked of what was found in runs of sentences: (first, last + 1, found)."
     report = dict.fromkeys(REASONS, 0)
     numbers: dict[str, int] = {}  # of each label
-    parts = []
-    for first_sentence, _, found in tag_stretches(store, tagger, processes, cache):
+    parts = [np.empty((0, 4), np.int32)]
+    for first_sentence, _, found in tagged:
         labels = [numbers.setdefault(str(name), len(numbers)) for name in found.labels]
         rows = []
         for i, start, end, label in found.rows.tolist():
@@ -229,6 +251,15 @@ def tag_store(
         parts.append(np.array(rows, np.int32).reshape(-1, 4))
     columns = np.ascontiguousarray(np.concatenate(parts).T)
     return SpanTable(columns, list(numbers), {"found": sum(report.values()), **report})
+
+
+def tag_store(
+    store: TokenStore, tagger: Tagger, max_tokens: int = 96, processes: int = 1, cache=None
+) -> SpanTable:
+    """Find the salient spans of every sentence (section 3.4), and keep those that can be masked.
+
+    `max_tokens`: tokens of a sentence that are read; a span has ten tokens at most."""
+    return make_table(store, tag_stretches(store, tagger, processes, cache), max_tokens)
 
 # %% ../nbs/25_spans.ipynb #021
 def plot_spans(table: SpanTable):
@@ -246,16 +277,55 @@ def plot_spans(table: SpanTable):
     return figure
 
 # %% ../nbs/25_spans.ipynb #024
+def _tag_part(args: tuple, max_tokens: int, bounds: list, at_once: int, i: int, folder: Path):
+    "Write the table of the `i`-th `at_once` runs; `args`: store, tagger, cache."
+    runs = bounds[i * at_once : (i + 1) * at_once]
+    found = ((*run, _tag_stretch(*args, run)) for run in runs)
+    make_table(args[0], found, max_tokens).write(folder)
+
+
+def _join_tables(parts: list[Path], folder: Path):
+    "Write the table that `tag_store` would have made of all runs."
+    numbers: dict[str, int] = {}
+    report: Counter[str] = Counter()
+    tables = [SpanTable.load(part) for part in parts]
+    shape, done = (4, sum(map(len, tables))), 0
+    columns = np.lib.format.open_memmap(folder / "spans.npy", "w+", np.int32, shape)
+    for table in tables:
+        labels = [numbers.setdefault(name, len(numbers)) for name in table.labels]
+        columns[:3, done : done + len(table)] = table.columns[:3]
+        columns[3, done : done + len(table)] = np.array(labels, np.int32)[table.label]
+        done += len(table)
+        report.update(table.report)
+    columns.flush()
+    write_json(folder / "meta.json", {"labels": list(numbers), "report": report})
+
+
+def tag_in_parts(
+    store: TokenStore, tagger: Tagger, max_tokens: int, folder, processes: int = 1, cache=None
+) -> SpanTable:
+    """What `tag_store` finds, kept in `folder` and made in parts; opened if it is there.
+
+    `processes` that tag: 0 for one a core."""
+
+    def plan(_):
+        bounds = list(stretches(store))
+        at_once = min(100, 1 + len(bounds) // 64)
+        args = (store, tagger, cache)
+        make = partial(_tag_part, args, max_tokens, bounds, at_once)
+        return make, -(-len(bounds) // at_once)
+
+    bar = {"desc": "tag", "unit": " parts"}
+    return SpanTable.load(build_from_parts(folder, [100, 64], plan, _join_tables, processes, **bar))
+
+
 def prepare_spans(
     store: TokenStore, tagger_name: str, max_tokens: int, processes: int
 ) -> SpanTable:
     "The salient spans of `store`, from the folder beside it; tagged on first use."
     tagger = make_tagger(tagger_name)
     folder = store.folder.parent / f"spans-{tagger.name}-{max_tokens}"
-    if not folder.exists():
-        cache = cache_home() / "tags"
-        tag_store(store, tagger, max_tokens, processes=processes, cache=cache).save(folder)
-    return SpanTable.load(folder)
+    return tag_in_parts(store, tagger, max_tokens, folder, processes, cache_home() / "tags")
 
 # %% ../nbs/25_spans.ipynb #027
 @dataclass
