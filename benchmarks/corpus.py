@@ -46,25 +46,26 @@ def vocabulary() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def articles(number: int, n: int, sentences: float, seed: int):
-    "(title, paragraphs) of `n` articles of file `number`."
+    "(title, sentences) of `n` articles of file `number`."
     g = np.random.default_rng([seed, number])
     words, chance, long = vocabulary()
-
-    def names(count):
-        first, last = g.choice(long, (2, count))
-        return [a[:3].capitalize() + b[-4:] for a, b in zip(first.tolist(), last.tolist())]
-
-    for i in range(n):
-        counts = g.integers(8, 25, max(1, g.poisson(sentences)))
-        drawn, at, text = g.choice(words, int(counts.sum()), p=chance).tolist(), 0, []
-        people = names(2 * len(counts) + 2)
-        for k, count in enumerate(counts.tolist()):
-            row, at = drawn[at : at + count], at + count
-            row[0] = row[0].capitalize()
-            row[3] = " ".join(people[2 * k : 2 * k + 1 + k % 2])
-            row[6] = str(g.integers(1200, 2024)) if k % 3 == 0 else row[6]
-            text.append(" ".join(row) + ".")
-        yield f"{' '.join(people[-2:])} {number}-{i}", text
+    rows = np.maximum(1, g.poisson(sentences, n))  # sentences of each article
+    counts = g.integers(8, 25, rows.sum())  # words of each sentence
+    drawn = g.choice(words, counts.sum(), p=chance).tolist()
+    halves = g.choice(long, (2, 2 * (len(counts) + n))).tolist()
+    names = [a[:3].capitalize() + b[-4:] for a, b in zip(*halves)]
+    years = g.integers(1200, 2024, len(counts)).tolist()
+    at, name = np.cumsum(counts) - counts, iter(names)
+    texts = []
+    for k, (start, count) in enumerate(zip(at.tolist(), counts.tolist())):
+        row = drawn[start : start + count]
+        row[0] = row[0].capitalize()
+        row[3] = next(name) if k % 2 else f"{next(name)} {next(name)}"
+        row[6] = row[6] if k % 3 else str(years[k])
+        texts.append(" ".join(row) + ".")
+    ends = np.cumsum(rows)
+    for i, (first, last) in enumerate(zip((ends - rows).tolist(), ends.tolist())):
+        yield f"{next(name)} {next(name)} {number}-{i}", texts[first:last]
 
 
 def as_wikitext(text: list[str]) -> str:
@@ -169,7 +170,7 @@ def table(documents: int, sentences: int, rows: dict) -> str:
         f"{documents:,} articles, {sentences:,} sentences",
         "",
         "| stage | wall, s | one process alone, s | workers, s | sentences/s a core "
-        f"| MiB: command | a worker, 1st half | 2nd half | {SENTENCES // 10**6} M, {CORES} cores: h |",
+        f"| MiB: command | a worker, 1st half | 2nd half | {SENTENCES // 10**6} M, {CORES} cores |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     hours = 0.0

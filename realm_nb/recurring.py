@@ -142,19 +142,19 @@ def prepare_recurring(store: TokenStore, spans: SpanTable, processes: int = 1) -
     Of the others nothing can be found once their own block is excluded."""
     folder = store.folder.parent / f"recurring-{digest([store.fingerprint, spans.fingerprint])}"
     sizes, bar = [SPANS, BLOCKS], {"unit": " parts"}
-    span_parts, answers = [], []
+    made: dict[str, list[Path]] = {}
 
     def plan(parts_folder: Path):
-        n = max(1, -(-len(spans) // SPANS))
+        n, where = max(1, -(-len(spans) // SPANS)), parts_folder / "spans"
         make = partial(_hash_spans, store, spans, SPANS)
-        where = parts_folder / "spans"
-        span_parts.extend(make_parts(make, n, where, processes, desc="spans' words", **bar))
-        make = partial(_write_answers, span_parts)
-        answers.extend(make_parts(make, 1, parts_folder / "answers", silent=True))
-        return partial(_find_in_blocks, store, *answers, BLOCKS), -(-len(store) // BLOCKS)
+        made["spans"] = make_parts(make, n, where, processes, desc="spans' words", **bar)
+        make = partial(_write_answers, made["spans"])
+        made["answers"] = make_parts(make, 1, parts_folder / "answers", silent=True)
+        find = partial(_find_in_blocks, store, made["answers"][0], BLOCKS)
+        return find, -(-len(store) // BLOCKS)
 
     def join(parts: list[Path], new: Path):
-        _join_found(span_parts, *answers, parts, new)
+        _join_found(made["spans"], made["answers"][0], parts, new)
 
     build_from_parts(folder, sizes, plan, join, processes, desc="recurring spans", **bar)
     with damaged(folder, "the table of recurring spans"):

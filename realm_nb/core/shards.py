@@ -111,16 +111,20 @@ def _work(i: int):
 def _in_turn(make: Callable, parts: list[int], folder: Path) -> Iterator[None]:
     "Make `parts` one after the other."
     for i in parts:
-        yield make_part(make, folder, i)
+        make_part(make, folder, i)
+        yield
 
 
-def _in_pool(make: Callable, parts: list[int], folder: Path, n: int, processes: int) -> Iterator:
-    "Make `parts` of `n` in so many processes; a number for each that is made."
+def _in_pool(
+    make: Callable, parts: list[int], folder: Path, n: int, processes: int
+) -> Iterator[None]:
+    "Make `parts` of `n` in so many processes; tells of each that is made."
     before = set(active_children())
     pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, (make, folder, n))
     try:
         for done in as_completed([pool.submit(_work, i) for i in parts]):
-            yield done.result()
+            done.result()
+            yield
         pool.shutdown()
     except BrokenProcessPool:
         raise UserError(
