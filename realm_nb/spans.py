@@ -13,18 +13,14 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from .core.config import dispatch, parse, setting
 from .core.errors import UserError, cli, damaged
@@ -113,38 +109,15 @@ def _tag_stretch(store: TokenStore, tagger: Tagger, cache, bounds) -> TaggedStre
     return found
 
 # %% ../nbs/25_spans.ipynb #013
-_worker: dict = {}  # what each process works with
-
-
-def _start_worker(*args):
-    "Called once in each process."
-    torch.set_num_threads(1)
-    _worker["args"] = args
-
-
-def _work(bounds):
-    "Called in a process for each run of sentences."
-    return _tag_stretch(*_worker["args"], bounds)
-
-
 def tag_stretches(
-    store: TokenStore, tagger: Tagger, processes: int = 1, cache=None, size: int = 1000
+    store: TokenStore, tagger: Tagger, cache=None, size: int = 1000
 ) -> Iterator[tuple[int, int, TaggedStretch]]:
     """(first, last + 1, what was found) of every run of sentences, in order.
 
     Runs that are kept in `cache`, a folder, are not tagged again."""
-    bounds = list(stretches(store, size))
-    args = (store, tagger, cache)
-    new = [b for b in bounds if cache is None or not _cache_file(*args, *b).exists()]
-    with ExitStack() as stack:
-        results: Iterator[TaggedStretch] = map(partial(_tag_stretch, *args), bounds)
-        if min(processes, len(new)) > 1:
-            pool = ProcessPoolExecutor(processes, get_context("spawn"), _start_worker, args)
-            stack.callback(pool.shutdown, cancel_futures=True)
-            results = pool.map(_work, bounds)
-        bar = stack.enter_context(progress(total=store.n_sentences, desc="tag", unit=" sentences"))
-        for (first, last), found in zip(bounds, results):
-            yield first, last, found
+    with progress(total=store.n_sentences, desc="tag", unit=" sentences") as bar:
+        for first, last in stretches(store, size):
+            yield first, last, _tag_stretch(store, tagger, cache, (first, last))
             bar.update(last - first)
 
 # %% ../nbs/25_spans.ipynb #015
@@ -253,13 +226,11 @@ def make_table(
     return SpanTable(columns, list(numbers), {"found": sum(report.values()), **report})
 
 
-def tag_store(
-    store: TokenStore, tagger: Tagger, max_tokens: int = 96, processes: int = 1, cache=None
-) -> SpanTable:
+def tag_store(store: TokenStore, tagger: Tagger, max_tokens: int = 96, cache=None) -> SpanTable:
     """Find the salient spans of every sentence (section 3.4), and keep those that can be masked.
 
     `max_tokens`: tokens of a sentence that are read; a span has ten tokens at most."""
-    return make_table(store, tag_stretches(store, tagger, processes, cache), max_tokens)
+    return make_table(store, tag_stretches(store, tagger, cache), max_tokens)
 
 # %% ../nbs/25_spans.ipynb #021
 def plot_spans(table: SpanTable):
@@ -339,7 +310,7 @@ class ReportOptions:
     documents: int = setting(0, "read so many documents; 0 reads all", low=0)
     tagger: str = setting("spacy", "rule, spacy, links:DUMP, or a model's folder or name")
     tokenizer: str = setting("minilm-l6", "registered weights, or a folder with a tokenizer")
-    processes: int = setting(1, "processes that tag", low=1)
+    processes: int = setting(1, "processes that tag; 0: one a core", low=0)
     png: str = setting("", "draw the spans into this file")
 
 
@@ -356,7 +327,8 @@ def report_command(argv):
             Path(folder) / "store",
         )
         cache = cache_home() / "tags"
-        table = tag_store(store, tagger, processes=options.processes, cache=cache)
+        spans, n = Path(folder) / "spans", options.processes
+        table = tag_in_parts(store, tagger, 96, spans, n, cache)
     n_usable = len(np.unique(table.sentence))
     print(
         f"{options.corpus}: {store.n_sentences:,} sentences, "
