@@ -8,7 +8,6 @@ __all__ = ['RECIPES', 'STAGE_LABELS', 'Config', 'smoke', 'quick', 'qa', 'paper',
 
 # %% ../nbs/82_workspace.ipynb #002
 import functools
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,8 +24,16 @@ from .core.folder import Run, load_config, step_folders, step_of
 from .core.loop import module_digest
 from .evaluate import EvaluateConfig
 from .ict import IctConfig
-from .masking import Copies, MaskConfig, Masker, held_out_blocks, split_sentences
-from .pretrain import PretrainConfig, Realm, WarmupConfig, recurring
+from realm_nb.masking import (
+    Copies,
+    MaskConfig,
+    Masker,
+    held_out_blocks,
+    prepare_copies,
+    split_sentences,
+)
+from .pretrain import PretrainConfig, Realm, WarmupConfig
+from .recurring import prepare_recurring
 from .refresh import IndexStore
 from realm_nb.retrieval import (
     ExactIndex,
@@ -123,7 +130,7 @@ def qa() -> Config:
 def paper() -> Config:
     "The paper's own settings (section 4.3), for many GPUs and all of Wikipedia."
     corpus, model = CorpusConfig(source="wikipedia"), ModelConfig(base="bert-base")
-    return Config(recipe="paper", corpus=corpus, model=model)
+    return Config(recipe="paper", corpus=corpus, mask=MaskConfig(processes=0), model=model)
 
 
 RECIPES = {recipe.__name__: recipe for recipe in (smoke, quick, qa, paper)}
@@ -221,7 +228,8 @@ class Workspace:
     @functools.cached_property
     def store(self) -> TokenStore:
         "The corpus as token ids. Raises `UserError` if the run began with another."
-        store = prepare_store(self.config.corpus, self.tokenizer)
+        processes = self.config.mask.processes
+        store = prepare_store(self.config.corpus, self.tokenizer, processes)
         self.run.hold(**{"token store": store.fingerprint})
         return store
 
@@ -230,13 +238,14 @@ class Workspace:
         "The salient spans of the corpus. Raises `UserError` if the run began with others."
         m = self.config.mask
         table = prepare_spans(self.store, m.tagger, m.max_query_len, m.processes)
-        self.run.hold(spans=hashlib.sha256(table.columns.tobytes()).hexdigest()[:16])
+        self.run.hold(spans=table.fingerprint)
         return table
 
     @functools.cached_property
     def copies(self) -> Copies | None:
         "Which sentences stand elsewhere too, if such blocks are to be excluded."
-        return Copies(self.store) if self.config.mask.exclude_copies else None
+        m = self.config.mask
+        return prepare_copies(self.store, m.processes) if m.exclude_copies else None
 
     def _mask(self, spans: SpanTable) -> Masker:
         m, seed = self.config.mask, self.config.seed
@@ -255,7 +264,8 @@ class Workspace:
         another block too."""
         if not self.config.mask.recurring:
             return self.masker
-        return self._mask(self.spans.select(recurring(self.store, self.spans)))
+        found = prepare_recurring(self.store, self.spans, self.config.mask.processes)
+        return self._mask(self.spans.select(found))
 
     @functools.cached_property
     def held_out(self) -> np.ndarray:
