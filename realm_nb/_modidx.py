@@ -1245,6 +1245,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                 'realm_nb.train.TrainOptions': ('train.html#trainoptions', 'realm_nb/train.py'),
                                 'realm_nb.train._complaint': ('train.html#_complaint', 'realm_nb/train.py'),
                                 'realm_nb.train._described': ('train.html#_described', 'realm_nb/train.py'),
+                                'realm_nb.train._figures': ('train.html#_figures', 'realm_nb/train.py'),
                                 'realm_nb.train._free_settings': ('train.html#_free_settings', 'realm_nb/train.py'),
                                 'realm_nb.train._is_done': ('train.html#_is_done', 'realm_nb/train.py'),
                                 'realm_nb.train._make_before_others': ('train.html#_make_before_others', 'realm_nb/train.py'),

@@ -215,6 +215,12 @@ def make_refresher(w: Workspace, realm: Realm):
     return own if world_size() == 1 else RankZeroRefresher(own)
 
 
+def _figures(masker, examples, scores) -> dict:
+    "What is shown of a step."
+    hit = answer_hits(masker, examples, scores.ids).any(1).mean()
+    return {**step_metrics(scores), "hit": float(hit)}
+
+
 def stage_pretrain(w: Workspace) -> dict:
     "REALM pre-training, with a refreshed index."
     c, seed, towers, masker = w.config.pretrain, w.config.seed, w.trained_towers, w.train_masker
@@ -236,12 +242,7 @@ def stage_pretrain(w: Workspace) -> dict:
         examples = masker.batch(*zip(*batch_of(step)))
         index, masks = blind or refresher.index, mean_masks(examples)
         loss, scores = realm_step(realm, examples, index, c.candidates, c.marginal, masks)
-
-        def metrics() -> dict:
-            hit = answer_hits(masker, examples, scores.ids).any(1).mean()
-            return {**step_metrics(scores), "hit": float(hit), **refresher.staleness(step)}
-
-        return loss, metrics
+        return loss, lambda: _figures(masker, examples, scores) | refresher.staleness(step)
 
     param_groups: list = [(towers.encoder, c.lr_encoder)]
     if learns:
