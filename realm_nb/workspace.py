@@ -169,7 +169,11 @@ STAGE_LABELS = {"warmup": "reading warm-up", "ict": "ICT only", "pretrain": "REA
 
 
 class Workspace:
-    "A run, opened. Each part is made, or found in the cache, when it is first asked for."
+    """A run, opened. Each part is made, or found in the cache, when it is first asked for.
+
+    `released`: the checkpoint that it is, if it was released by others and not trained here."""
+
+    released: Any = None
 
     def __init__(self, config: Config, run: Run):
         self.config, self.run = config, run
@@ -180,7 +184,7 @@ class Workspace:
 
     @classmethod
     def open(cls, folder, device: str = "cpu", precision: str = "fp32") -> "Workspace":
-        """The run in `folder`, to read.
+        """The run in `folder`, or the released checkpoint, to read.
 
         Raises `UserError` if it is none, or one of an earlier version."""
         if not isinstance(folder, str | Path) or not 0 < len(str(folder)) <= LONGEST:
@@ -191,6 +195,8 @@ class Workspace:
         try:
             config = load_config(path, Config())
         except (UserError, *DAMAGE):
+            if released := load_by_name("hub.released:open_released")(folder, device):
+                return released
             raise UserError(
                 f"{path} is not there, not readable, or of an earlier version; name a run's "
                 "folder with --run, like runs/quick, or make one with: "
