@@ -1,5 +1,6 @@
 "The released checkpoints: the same numbers as the classes that made them, and nothing of them run."
 
+import contextlib
 import importlib.util
 import json
 from pathlib import Path
@@ -250,3 +251,336 @@ def test_records_are_read_as_numpy_writes_them(protocol, tmp_path):
     assert list(read_records(tmp_path / "r.npy")) == rows
     write_records(tmp_path / "w.npy", rows[:50], 50)
     assert np.load(tmp_path / "w.npy", allow_pickle=True).tolist() == rows[:50]  # our own
+
+
+# ---- bad folders
+
+
+class Hostile:
+    "What a pickle does when it is loaded: makes a file that the test looks for."
+
+    mark = ""
+
+    def __init__(self, how):
+        self.how = how
+
+    def __reduce__(self):
+        import builtins
+        import os
+
+        if self.how == "os.system":
+            return os.system, (f"touch {self.mark}",)
+        if self.how == "eval":
+            return builtins.eval, (f"open({self.mark!r}, 'w').close()",)
+        if self.how == "getattr":
+            return getattr, (Opener(), "read")
+        return Opener, ()
+
+
+class Opener:
+    def __reduce__(self):
+        return open, (Hostile.mark, "w")
+
+
+def hostile_object(how):
+    "An object array that holds one, or one inside another."
+    if how == "in an array":
+        rows = np.empty(2, dtype=object)
+        rows[:] = [b"text", Hostile("os.system")]
+        return rows
+    if how == "nested":
+        rows = np.empty(1, dtype=object)
+        rows[0] = np.array([[b"text", {"deep": [Hostile("eval")]}]], dtype=object)
+        return rows
+    return Hostile(how)
+
+
+HOSTILE = ["os.system", "eval", "getattr", "in an array", "nested"]
+
+
+@pytest.fixture
+def hostile_mark(tmp_path):
+    Hostile.mark = str(tmp_path / "it ran")
+    yield Path(Hostile.mark)
+    assert not Path(Hostile.mark).exists(), "it ran"
+
+
+def refused(capsys, folder, *flags, said=()) -> str:
+    "One line, exit status 2, and nothing written."
+    target = folder.parent / "target"
+    before = sorted(p.name for p in folder.parent.iterdir())
+    assert main([str(folder), str(target), *flags]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1, line
+    assert sorted(p.name for p in folder.parent.iterdir()) == before
+    for word in said:
+        assert word in line, line
+    return line
+
+
+def test_the_hostile_objects_would_run(tmp_path):
+    "The tests below prove nothing unless unpickling these does something."
+    import pickle
+
+    for i, how in enumerate(HOSTILE):
+        Hostile.mark = str(tmp_path / str(i))
+        data = pickle.dumps(hostile_object(how))
+        with contextlib.suppress(AttributeError):
+            pickle.loads(data)
+        assert Path(Hostile.mark).exists(), how
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("how", HOSTILE)
+def test_a_hostile_checkpoint_is_refused(how, old, tmp_path, capsys, hostile_mark):
+    folder = released_folder("embedder", tmp_path / "theirs")
+    bad = tensors_of("embedder") | {"realm.more": hostile_object(how)}
+    new = not old
+    torch.save(bad, folder / "pytorch_model.bin", _use_new_zipfile_serialization=new)
+    refused(capsys, folder, said=["pytorch_model.bin", "nothing of it was run"])
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("how", HOSTILE)
+def test_hostile_records_are_refused(how, protocol, tmp_path, capsys, hostile_mark):
+    import pickle
+
+    folder = released_folder("openqa", tmp_path / "theirs")
+    with open(folder / "block_records.npy", "wb") as f:
+        header = {"descr": "|O", "fortran_order": False, "shape": (14,)}
+        np.lib.format.write_array_header_1_0(f, header)
+        pickle.dump(hostile_object(how), f, protocol=protocol)
+    refused(capsys, folder, said=["block_records.npy", "add --trust-pickle"])
+    line = refused(capsys, folder, "--trust-pickle", said=["block_records.npy"])
+    assert "nothing of it was run" in line
+
+
+def test_a_hostile_pickle_without_an_array_header_is_refused(tmp_path, capsys, hostile_mark):
+    import pickle
+
+    folder = released_folder("openqa", tmp_path / "theirs")
+    data = pickle.dumps(Hostile("os.system"))
+    (folder / "block_records.npy").write_bytes(data)
+    refused(capsys, folder, "--trust-pickle", said=["block_records.npy"])
+
+
+def test_a_call_among_real_records_is_refused(tmp_path, capsys, hostile_mark):
+    "A file that is right for thousands of texts and then asks for something."
+    folder = released_folder("openqa", tmp_path / "theirs")
+    whole = (folder / "block_records.npy").read_bytes()
+    at = whole.index(b"ada lovelace")
+    for evil in (
+        b"cposix\nsystem\n(X\x04\x00\x00\x00trueR",
+        b"R",
+        b"b",
+        b"}",
+        b"]",
+        b"X\x01\0\0\0a",
+    ):
+        data = whole[: at - 2] + evil + whole[at - 2 :]
+        (folder / "block_records.npy").write_bytes(data)
+        refused(capsys, folder, "--trust-pickle", said=["block_records.npy"])
+
+
+@pytest.mark.parametrize("dtype", ["S5", "U5", "int64", "O2"])
+def test_records_of_another_kind_are_refused(dtype, tmp_path, capsys):
+    folder = released_folder("openqa", tmp_path / "theirs")
+    rows = np.array([["a", "b"]], dtype=object) if dtype == "O2" else np.zeros(14, dtype)
+    np.save(folder / "block_records.npy", rows)
+    refused(capsys, folder, "--trust-pickle", said=["block_records.npy"])
+
+
+def test_records_that_are_not_as_many_as_the_vectors_are_refused(tmp_path, capsys):
+    folder = released_folder("openqa", tmp_path / "theirs")
+    np.save(folder / "block_records.npy", np.array([b"a"] * 13, dtype=object))
+    refused(capsys, folder, "--trust-pickle", said=["13 texts for 14 vectors"])
+    np.save(folder / "block_records.npy", np.array([b"a"] * 13 + [b"\xff"], dtype=object))
+    refused(capsys, folder, "--trust-pickle", said=["record 13 is no UTF-8"])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_missing_tensor_is_named(name, tmp_path, capsys):
+    folder = released_folder(name, tmp_path / "theirs", "safetensors")
+    tensors = tensors_of(name)
+    left_out = 0
+    for k in list(tensors)[:: max(1, len(tensors) // 6)]:
+        optional = "pooler" in k or "predictions" in k
+        if optional or (name == "scorer-shared"):
+            continue
+        left_out += 1
+        save_file({n: t for n, t in tensors.items() if n != k}, folder / "model.safetensors")
+        refused(capsys, folder, "--trust-pickle", said=[k])
+    assert left_out or name == "scorer-shared"
+
+
+@pytest.mark.parametrize("name", ["embedder", "scorer", "encoder", "reader", "openqa"])
+def test_every_wrong_shape_is_named(name, tmp_path, capsys):
+    folder = released_folder(name, tmp_path / "theirs", "safetensors")
+    tensors = tensors_of(name)
+    for k in list(tensors)[:: max(1, len(tensors) // 6)]:
+        wrong = torch.zeros(tensors[k].shape[0] + 1, *tensors[k].shape[1:])
+        save_file(tensors | {k: wrong}, folder / "model.safetensors")
+        refused(capsys, folder, "--trust-pickle", said=[k, "shape"])
+        save_file(tensors | {k: tensors[k] * torch.nan}, folder / "model.safetensors")
+        refused(capsys, folder, "--trust-pickle", said=["NaN"])
+        save_file(tensors | {k: tensors[k].long()}, folder / "model.safetensors")
+        refused(capsys, folder, "--trust-pickle", said=[k, "int64"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_size": 48},
+        {"num_hidden_layers": 10**12},
+        {"num_hidden_layers": 3},
+        {"vocab_size": 2**40},
+        {"num_attention_heads": 0},
+        {"num_attention_heads": 7},
+        {"hidden_act": "eval"},
+        {"hidden_act": 3},
+        {"layer_norm_eps": "small"},
+        {"retriever_proj_size": True},
+        {"position_embedding_type": "relative_key"},
+        {"max_position_embeddings": -1},
+    ],
+    ids=str,
+)
+def test_a_config_that_does_not_fit_is_refused(change, tmp_path, capsys):
+    folder = released_folder("embedder", tmp_path / "theirs")
+    config = CASES["embedder"]["config"] | change
+    (folder / "config.json").write_text(json.dumps(config))
+    refused(capsys, folder)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"vocab_size": 1e999}', "null", "\xff"])
+def test_a_damaged_config_is_refused(text, tmp_path, capsys):
+    folder = released_folder("embedder", tmp_path / "theirs")
+    (folder / "config.json").write_bytes(text.encode("latin1"))
+    refused(capsys, folder, said=["config.json"])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.999])
+def test_a_truncated_file_is_refused(layout, share, tmp_path, capsys):
+    folder = released_folder("encoder", tmp_path / "theirs", layout)
+    path = max(folder.iterdir(), key=lambda p: p.stat().st_size)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    refused(capsys, folder, said=[path.name])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.98])
+def test_truncated_records_are_refused(share, tmp_path, capsys):
+    folder = released_folder("openqa", tmp_path / "theirs")
+    path = folder / "block_records.npy"
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    refused(capsys, folder, "--trust-pickle", said=[path.name])
+
+
+def test_bombs_are_refused(tmp_path, capsys):
+    "Archives that promise more than they hold, and tensors that claim more than is stored."
+    import pickletools
+    import zipfile
+
+    folder = released_folder("embedder", tmp_path / "theirs")
+    path = folder / "pytorch_model.bin"
+    with zipfile.ZipFile(path) as z:
+        members = {i.filename: z.read(i) for i in z.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, data in members.items():
+            z.writestr(name, data + b"\0" * (2**26 if "/data/" in name else 0))
+    refused(capsys, folder, said=[path.name, "compressed"])
+    wide = torch.zeros(1).expand(2**20, 2**20)
+    torch.save({**tensors_of("embedder"), "realm.wide": wide}, path)
+    refused(capsys, folder, said=[path.name, "realm.wide"])
+    endless = {f"x{i}": torch.zeros(1) for i in range(3)} | {"y" * 2**25: torch.zeros(1)}
+    torch.save(endless, path)
+    refused(capsys, folder, said=[path.name])
+    path.unlink()
+    header = b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    refused(capsys, folder, said=["model.safetensors"])
+    assert pickletools  # its table of instructions is what the gate for records goes by
+
+
+def test_links_that_lead_out_are_refused(tmp_path, capsys):
+    folder = released_folder("embedder", tmp_path / "theirs")
+    for name in ("config.json", "pytorch_model.bin", "vocab.txt"):
+        path = folder / name
+        outside = tmp_path / f"outside-{name}"
+        path.rename(outside)
+        path.symlink_to(outside)
+        refused(capsys, folder, said=[name, "leads out"])
+        path.unlink()
+        outside.rename(path)
+    shards(tensors_of("embedder"), folder, "model.safetensors", save_file)
+    (folder / "pytorch_model.bin").unlink()
+    index = folder / "model.safetensors.index.json"
+    for name in ("../outside.safetensors", "/etc/passwd", "", ".", "no.safetensors"):
+        index.write_text(json.dumps({"weight_map": {"realm.x": name}}))
+        refused(capsys, folder)
+
+
+def test_a_snapshot_of_the_hubs_cache_is_read_through_its_links(tmp_path):
+    real = released_folder("embedder", tmp_path / "models--a--b" / "blobs")
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "0123abcd"
+    snapshot.mkdir(parents=True)
+    for path in real.iterdir():
+        (snapshot / path.name).symlink_to(f"../../blobs/{path.name}")
+    assert convert(snapshot, tmp_path / "ours")["kind"] == "embedder"
+
+
+def test_a_pipe_in_the_folder_is_refused(tmp_path, capsys):
+    import os
+
+    folder = released_folder("embedder", tmp_path / "theirs")
+    (folder / "pytorch_model.bin").unlink()
+    os.mkfifo(folder / "pytorch_model.bin")
+    refused(capsys, folder)
+
+
+@pytest.mark.parametrize("wrong", ["too many", "twice", "no [CLS]", "no UTF-8"])
+def test_a_vocabulary_that_does_not_fit_is_refused(wrong, tmp_path, capsys):
+    folder = released_folder("embedder", tmp_path / "theirs")
+    words = list(reference.VOCABULARY)
+    if wrong == "too many":
+        words += [f"extra{i}" for i in range(9)]
+    elif wrong == "twice":
+        words[9] = words[8]
+    elif wrong == "no [CLS]":
+        words[2] = "cls"
+    text = "\n".join([*words, ""]).encode()
+    (folder / "vocab.txt").write_bytes(text + (b"\xff\n" if wrong == "no UTF-8" else b""))
+    refused(capsys, folder, said=["vocabulary"])
+
+
+def test_what_is_converted_is_not_written_over_something_else(tmp_path, capsys):
+    folder = released_folder("embedder", tmp_path / "theirs")
+    mine = tmp_path / "target"
+    mine.mkdir()
+    (mine / "diary.txt").write_text("mine")
+    refused(capsys, folder, said=["target"])
+    assert (mine / "diary.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "vocab.txt"])
+def test_a_converted_folder_that_was_changed_is_refused(file, tmp_path, capsys):
+    from realm_nb.qa.ask import main as ask
+
+    released_folder("openqa", tmp_path / "theirs")
+    convert(tmp_path / "theirs", tmp_path / "ours", True)
+    path = tmp_path / "ours" / file
+    path.write_bytes(path.read_bytes().replace(b"1", b"2"))
+    assert ask(["who?", "--run", str(tmp_path / "ours")]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "convert it again" in line
+
+
+def test_a_checkpoint_without_a_part_says_which(tmp_path, capsys):
+    from realm_nb.qa.ask import main as ask
+
+    released_folder("embedder", tmp_path / "theirs")
+    convert(tmp_path / "theirs", tmp_path / "ours")
+    assert ask(["who?", "--run", str(tmp_path / "ours")]) == 2
+    assert "is an embedder and has no reader" in capsys.readouterr().err
