@@ -202,6 +202,8 @@ class Workspace:
                 "folder with --run, like runs/quick, or make one with: "
                 f"python -m realm_nb.train --run {folder}"
             ) from None
+        if (path.parent / "base").is_dir():  # it was shared with a base of its own
+            config.model.base = str(path.parent / "base")
         config.device, config.precision = device, precision
         return cls(config, Run(folder, quiet=True, writes=False))
 
@@ -382,7 +384,17 @@ class Workspace:
 
 
 def load(folder, device: str = "cpu") -> Workspace:
-    "The run in `folder`, opened to read. Raises `UserError` if there is none."
+    """The run in `folder`, or in the hub's repository of that name (user/name), opened to read; a
+    released REALM is converted in the cache.
+
+    Raises `UserError` if there is none."""
+    name = str(folder)
+    if (
+        name.count("/") == 1
+        and not name.startswith((".", "/", "runs/"))
+        and not Path(name).exists()
+    ):
+        folder = load_by_name("hub.released:local_folder")(name)
     return Workspace.open(folder, device)
 
 

@@ -584,3 +584,115 @@ def test_a_checkpoint_without_a_part_says_which(tmp_path, capsys):
     convert(tmp_path / "theirs", tmp_path / "ours")
     assert ask(["who?", "--run", str(tmp_path / "ours")]) == 2
     assert "is an embedder and has no reader" in capsys.readouterr().err
+
+
+# ---- with a hub
+
+
+def with_hub(url, home, code):
+    "Run `code` in a process that knows no other hub than `url`; what it prints."
+    import os
+    import subprocess
+    import sys
+
+    offline = {"HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_local", "HF_HUB_DISABLE_XET": "1"}
+    env = {**os.environ, **offline, "HF_ENDPOINT": url, "HF_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_run_pushed_and_opened_by_name_has_the_same_figures(
+    smoke_run, smoke_environment, tmp_path, monkeypatch
+):
+    from local_hub import local_hub
+
+    for name, value in smoke_environment.items():
+        monkeypatch.setenv(name, value)
+    figures = (smoke_run / "stages" / "evaluate.json").read_text()
+    with local_hub(tmp_path / "hub") as url:
+        push = (
+            f"from realm_nb.hub.share import push_to_hub; push_to_hub({str(smoke_run)!r}, 'ada/r')"
+        )
+        with_hub(url, tmp_path / "mine", push)
+        card = (tmp_path / "hub" / "ada" / "r" / "README.md").read_text(encoding="utf-8")
+        assert "realm train --recipe smoke" in card and "Apache-2.0" in card
+        for row in json.loads(figures)["rows"][:3]:
+            assert f"{row['after'][0]:.3f} [{row['after'][1]:.3f}" in card
+        names = [p.name for p in (tmp_path / "hub" / "ada" / "r").rglob("*")]
+        assert "optimizer.safetensors" not in names and "log.txt" not in names
+        opened = with_hub(
+            url,
+            tmp_path / "theirs",
+            "import realm_nb, shutil; from realm_nb.hub.released import local_folder;"
+            "w = realm_nb.load('ada/r'); print(w.state().name, len(w.index()));"
+            f"shutil.copytree(local_folder('ada/r'), {str(tmp_path / 'copy')!r})",
+        )
+    assert opened.startswith("pretrain-12 ")
+    from realm_nb.train import evaluate
+
+    measured = np.load(smoke_run / "heldout.npz")
+    assert evaluate(["--run", str(tmp_path / "copy")]) == 0  # measured anew, from what was fetched
+    again = np.load(tmp_path / "copy" / "heldout.npz")
+    assert set(measured.files) == set(again.files) and measured.files
+    for name in measured.files:
+        np.testing.assert_allclose(measured[name], again[name], atol=1e-5, err_msg=name)
+
+
+def test_a_released_checkpoint_is_fetched_converted_and_asked_by_name(tmp_path):
+    from local_hub import local_hub
+
+    released_folder("openqa", tmp_path / "hub" / "google" / "realm-small")
+    (tmp_path / "hub" / "google" / "realm-small" / "evil.py").write_text("raise SystemExit(9)")
+    with local_hub(tmp_path / "hub") as url:
+        said = with_hub(
+            url,
+            tmp_path / "home",
+            "from realm_nb.__main__ import main; from realm_nb.hub.released import local_folder;"
+            f"ours = {str(tmp_path / 'ours')!r};"
+            "main(['convert', 'google/realm-small', ours, '--trust-pickle']);"
+            "main(['ask', 'when?', '--run', ours]);"
+            "print(*sorted(p.name for p in local_folder('google/realm-small').iterdir()))",
+        )
+    assert "14 vectors in fp32, 14 blocks" in said and "[[in london, 1843]]" in said
+    assert said.splitlines()[-1] == "block_records.npy config.json pytorch_model.bin vocab.txt"
+
+
+def test_towers_and_readers_go_there_and_back(tmp_path):
+    from local_hub import local_hub
+
+    code = (
+        "import torch; from realm_nb.towers import tiny_towers; "
+        "from realm_nb.hub.share import from_pretrained, push_to_hub; "
+        "from realm_nb.qa.reader import Reader, ReaderConfig; torch.manual_seed(0); "
+        "t = tiny_towers(60, hidden=16, layers=1); "
+        "words = torch.ones(2, 60, dtype=torch.bool); "
+        "r = Reader(tiny_towers(60, hidden=16).embedder.bert, words, ReaderConfig()); "
+        "same = lambda a, b: all(torch.equal(v, b[k]) for k, v in a.items()); "
+        "ok = lambda a, b: same(a.state_dict(), b.state_dict());"
+        "push_to_hub(t, 'ada/towers'); push_to_hub(r, 'ada/reader');"
+        "print(ok(t, from_pretrained('ada/towers')), ok(r, from_pretrained('ada/reader')))"
+    )
+    with local_hub(tmp_path / "hub") as url:
+        assert with_hub(url, tmp_path / "home", code) == "True True"
+    files = sorted(p.name for p in (tmp_path / "hub" / "ada" / "towers").iterdir())
+    assert {"README.md", "config.json", "model.safetensors"} <= set(files)
+
+
+def test_a_hub_that_has_nothing_or_cannot_be_reached_is_one_line(tmp_path):
+    from local_hub import local_hub
+
+    code = (
+        "import realm_nb\n"
+        "for name in ('ada/none', 'ada/none/more', 'none'):\n"
+        "    try: realm_nb.load(name)\n"
+        "    except realm_nb.UserError as e: print(e)"
+    )
+    with local_hub(tmp_path / "hub") as url:
+        (tmp_path / "hub").mkdir()
+        lines = with_hub(url, tmp_path / "home", code).splitlines()
+    assert len(lines) == 3 and "ada/none" in lines[0] and "hub" in lines[0]
+    dead = with_hub("http://127.0.0.1:9", tmp_path / "home", code).splitlines()
+    assert len(dead) == 3 and "connect to the network" in dead[0]

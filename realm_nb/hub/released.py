@@ -6,8 +6,8 @@
 __all__ = ['PRECISIONS', 'MARK', 'SAFE_FILES', 'PICKLES', 'HUB_NAME', 'ReleasedEmbedder', 'SpanScores', 'Answers',
            'marginal_loss', 'ReadingSettings', 'SpanReader', 'pair_ids', 'pad_pairs', 'released_masked_loss',
            'build_embedder', 'build_encoder', 'BlockTexts', 'write_texts', 'ColumnIndex', 'write_index', 'open_index',
-           'index_recall', 'convert', 'convert_back', 'local_folder', 'Released', 'ReleasedWorkspace', 'converted',
-           'open_released', 'ConvertConfig', 'main']
+           'index_recall', 'convert', 'convert_back', 'local_folder', 'Released', 'ReleasedWorkspace', 'model_type',
+           'converted', 'open_released', 'ConvertConfig', 'main']
 
 # %% ../../nbs/hub/86_released.ipynb #002
 import functools
@@ -595,8 +595,8 @@ def convert_back(src, dst):
             write_json(tmp / "tokenizer_config.json", about)
 
 # %% ../../nbs/hub/86_released.ipynb #024
-SAFE_FILES = ("*.json", "*.txt", "*.safetensors", "*.md")
-PICKLES = ("pytorch_model*.bin", "block_records.npy")
+SAFE_FILES = ("*.json", "*.jsonl", "*.txt", "*.md", "*.png", "*.safetensors", "*.npy", "*.npz")
+PICKLES = "pytorch_model*.bin"
 HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 
 
@@ -613,9 +613,9 @@ def local_folder(name) -> Path:
     try:
         api = HfApi()
         files = [f.rfilename for f in api.model_info(str(name)).siblings or []]
-        wanted = [*SAFE_FILES, *PICKLES]
-        if any(f.endswith(".safetensors") for f in files):
-            wanted.remove(PICKLES[0])
+        wanted = [*SAFE_FILES, "blocks/*.bin"]
+        if not any(f.endswith(".safetensors") for f in files):
+            wanted.append(PICKLES)
         return Path(snapshot_download(str(name), allow_patterns=wanted))
     except Exception as e:
         remedy = "connect to the network, or name a folder that has it"
@@ -768,7 +768,7 @@ class ReleasedWorkspace(Workspace):
         return open_index(self.released.folder, self.released.device)
 
 
-def _model_type(folder) -> str:
+def model_type(folder) -> str:
     "What `config.json` in `folder` calls its kind of model; empty if it does not say."
     try:
         raw = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
@@ -782,7 +782,7 @@ def converted(name) -> Path | None:
     to, kept in the cache. None if `name` is neither a released checkpoint nor a converted one.
 
     Raises `UserError` for a damaged one, and for one with a pickle of texts."""
-    kind = _model_type(name)
+    kind = model_type(name)
     if kind == MARK:
         return Path(name)
     if kind != "realm":
@@ -797,7 +797,15 @@ def converted(name) -> Path | None:
 
 
 def open_released(folder, device: str = "cpu") -> ReleasedWorkspace | None:
-    "The released checkpoint in `folder` as a workspace; None if it is none."
+    """The released checkpoint in `folder` as a workspace; None if it is none.
+
+    Raises `UserError` for towers or a reader that lie there alone."""
+    kind = model_type(folder)
+    if kind.startswith("realm_nb.") and kind != MARK:
+        raise UserError(
+            f"{folder} holds {kind.removeprefix('realm_nb.')} alone, and no run; open them with "
+            "realm_nb.hub.share.from_pretrained"
+        )
     found = converted(folder)
     return ReleasedWorkspace(found, device) if found else None
 
