@@ -211,7 +211,16 @@ class Workspace:
     def base(self):
         "Where the base's weights are: a folder or a hub name."
         name = self.config.model.base
-        return scratch_base(self.config) if name == "scratch" else weights_folder(name)
+        if name == "scratch":
+            return scratch_base(self.config)
+        return load_by_name("hub.released:base_folder")(weights_folder(name))
+
+    @functools.cached_property
+    def towers_kind(self) -> type[Towers]:
+        "What reads the checkpoints of this run: a base that was released has towers of its own."
+        about = Path(self.base) / "config.json"
+        released = about.is_file() and "realm_nb.released" in about.read_text(encoding="utf-8")
+        return load_by_name("hub.released:ReleasedTowers") if released else Towers
 
     def check_inputs(self) -> None:
         """Hold the run to the text and the weights that it began with.
@@ -290,6 +299,9 @@ class Workspace:
         "Both towers as training begins with them, on the device."
         seed = self.config.seed
         seed_everything(seed)
+        if self.towers_kind is not Towers:  # its projection has been trained
+            found = load_by_name("hub.released:Released")(self.base)
+            return found.towers(self.config.model).to(self.device)
         towers = towers_from_base(self.base, self.config.model).to(self.device)
         if not towers.has_head:
             towers.encoder.start_bias(self.store.token_counts(len(self.tokenizer)))
@@ -357,7 +369,7 @@ class Workspace:
             if not folder.exists():
                 with atomic_folder(folder) as tmp:
                     self.new_towers().save(tmp)
-        return Towers.load(folder, self.device).eval().requires_grad_(False)
+        return self.towers_kind.load(folder, self.device).eval().requires_grad_(False)
 
     def realm(self, state: str = "") -> Realm:
         "The towers of a state over the corpus."

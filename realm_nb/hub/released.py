@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['PRECISIONS', 'MARK', 'SAFE_FILES', 'PICKLES', 'HUB_NAME', 'ReleasedEmbedder', 'SpanScores', 'Answers',
            'marginal_loss', 'ReadingSettings', 'SpanReader', 'pair_ids', 'pad_pairs', 'released_masked_loss',
-           'build_embedder', 'build_encoder', 'BlockTexts', 'write_texts', 'ColumnIndex', 'write_index', 'open_index',
+           'fill_encoder', 'ReleasedTowers', 'BlockTexts', 'write_texts', 'ColumnIndex', 'write_index', 'open_index',
            'index_recall', 'convert', 'convert_back', 'local_folder', 'Released', 'ReleasedWorkspace', 'model_type',
-           'converted', 'open_released', 'ConvertConfig', 'main']
+           'converted', 'base_folder', 'open_released', 'ConvertConfig', 'main']
 
 # %% ../../nbs/hub/86_released.ipynb #002
 import functools
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -60,7 +60,7 @@ from realm_nb.towers import (
     ModelConfig,
     Towers,
     quiet_transformers,
-    slice_layers,
+    settings_of,
 )
 from ..workspace import Config, TrainingState, Workspace
 
@@ -277,29 +277,12 @@ def _fill(module, tensors: dict[str, Tensor], prefix: str):
     return module.eval()
 
 
-def build_embedder(
-    tensors: dict[str, Tensor],
-    s: RealmSettings,
-    prefix="embedder.",
-    frozen=0,
-    dropout=0.0,
-    layers=0,
-) -> ReleasedEmbedder:
-    """The Embedder of `tensors` [any shape] under our names; `layers`: its first so many alone."""
-    embedder = ReleasedEmbedder(_new_bert(s, dropout), s.retriever_proj_size)
-    _fill(embedder, tensors, prefix)
-    slice_layers(embedder.bert, layers)
-    embedder.frozen = frozen
-    return embedder.requires_grad_(True)
-
-
-def build_encoder(tensors: dict[str, Tensor], s: RealmSettings, dropout=0.0):
-    """`BertForMaskedLM` of `tensors` [any shape] under our names.
+def fill_encoder(model, tensors: dict[str, Tensor], s: RealmSettings):
+    """Give a `BertForMaskedLM` the Encoder among `tensors` [any shape], under our names.
 
     A checkpoint without an Encoder has a head for masked words on its reader or its Embedder, if it
     was saved with it: that BERT and that head are taken then. Raises ValueError if there is
     none."""
-    model = _new_bert(s, dropout, head=True)
     if not any(name.startswith("encoder.") for name in tensors):
         for part in ("reader.", "own.", "embedder."):
             if any(name.startswith(f"{part}unused.transform.") for name in tensors):
@@ -326,6 +309,46 @@ def build_encoder(tensors: dict[str, Tensor], s: RealmSettings, dropout=0.0):
     return _fill(model, names, "encoder.model.")
 
 # %% ../../nbs/hub/86_released.ipynb #016
+class ReleasedTowers(Towers):
+    "Towers whose Embedders are as released: with the pooler, and without a learned ∅."
+
+    def __init__(self, s: RealmSettings, model: ModelConfig):
+        have = s.num_hidden_layers
+        if max(model.layers, model.embedder_layers) > have:
+            raise UserError(
+                f"cannot keep {max(model.layers, model.embedder_layers)} layers of {have}; set "
+                f"model.layers and model.embedder_layers between 0 (all) and {have}"
+            )
+
+        def embedder() -> ReleasedEmbedder:
+            kept = replace(s, num_hidden_layers=model.embedder_layers or have)
+            bert = _new_bert(kept, model.dropout)
+            return ReleasedEmbedder(bert, s.retriever_proj_size, model.frozen_layers)
+
+        own = None if model.shared else embedder()
+        bert = _new_bert(replace(s, num_hidden_layers=model.layers or have), model.dropout, True)
+        model = replace(model, dim=s.retriever_proj_size, pooling="cls", learned_null=False)
+        super().__init__(embedder(), Encoder(bert, model.pointer), model, True, own)
+        self.settings = s
+
+    def save(self, folder):
+        "Write `towers.safetensors` and `towers.json` into an existing `folder`."
+        about = {"released": asdict(self.settings), "model": asdict(self.model)}
+        about["model"]["shared"] = self.own is None
+        self.write(folder, about)
+
+    @classmethod
+    def load(cls, folder, device="cpu") -> "ReleasedTowers":
+        "The towers of a checkpoint. Raises `UserError` if `folder` is none, or is damaged."
+
+        def build(about) -> ReleasedTowers:
+            model = settings_of(ModelConfig, about["model"])
+            return cls(parse_settings(about["released"]), model)
+
+        remedy = "point to a folder like runs/NAME/checkpoints/pretrain/step_N"
+        return cls.read(folder, build, remedy).to(device)
+
+# %% ../../nbs/hub/86_released.ipynb #018
 class BlockTexts:
     """The texts of N blocks in `folder`, memory-mapped: what a `TokenStore` answers about blocks,
     each of them one sentence of one untitled document. Word pieces are made when they are asked
@@ -429,7 +452,7 @@ def write_texts(records: Iterator[bytes], folder: Path) -> int:
             ends.write(at.to_bytes(8, "little"))
     return n
 
-# %% ../../nbs/hub/86_released.ipynb #019
+# %% ../../nbs/hub/86_released.ipynb #021
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "int8": torch.int8}
 
 
@@ -500,7 +523,7 @@ def index_recall(vectors: Tensor, index: ExactIndex, queries: int = 100, most: i
     found = zip(exact.search(rows, k, own)[1], part.search(rows, k, own)[1])
     return float(np.mean([len(set(a) & set(b)) / k for a, b in found]))
 
-# %% ../../nbs/hub/86_released.ipynb #022
+# %% ../../nbs/hub/86_released.ipynb #024
 MARK = "realm_nb.released"  # the model_type of a converted checkpoint
 
 
@@ -594,7 +617,7 @@ def convert_back(src, dst):
             about = {"do_lower_case": lower, "tokenizer_class": "RealmTokenizer"}
             write_json(tmp / "tokenizer_config.json", about)
 
-# %% ../../nbs/hub/86_released.ipynb #024
+# %% ../../nbs/hub/86_released.ipynb #026
 SAFE_FILES = ("*.json", "*.jsonl", "*.txt", "*.md", "*.png", "*.safetensors", "*.npy", "*.npz")
 PICKLES = "pytorch_model*.bin"
 HUB_NAME = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
@@ -654,24 +677,28 @@ class Released:
             raise UserError(f"{self.folder} has no vocabulary; convert a folder that has vocab.txt")
         return bert_tokenizer(*read_vocabulary(self.folder))
 
+    def _embedder(self, part: str) -> ReleasedEmbedder:
+        self._need("embedder", "Embedder")
+        bert = _new_bert(self.settings, 0.0)
+        embedder = ReleasedEmbedder(bert, self.settings.retriever_proj_size)
+        return _fill(embedder, self.tensors, f"{part}.").to(self.device)
+
     @functools.cached_property
     def embedder(self) -> ReleasedEmbedder:
         "The Embedder, of documents where there are two."
-        self._need("embedder", "Embedder")
-        return build_embedder(self.tensors, self.settings).to(self.device)
+        return self._embedder("embedder")
 
     @functools.cached_property
     def query_embedder(self) -> ReleasedEmbedder:
         "The Embedder of queries."
-        if "own" not in self.parts:
-            return self.embedder
-        return build_embedder(self.tensors, self.settings, "own.").to(self.device)
+        return self._embedder("own") if "own" in self.parts else self.embedder
 
     @functools.cached_property
     def encoder(self):
         "`BertForMaskedLM`: the knowledge-augmented encoder, or the head that another part has."
+        model = _new_bert(self.settings, 0.0, head=True)
         with damaged(self.folder, "the Encoder of", "convert a checkpoint that has one"):
-            return build_encoder(self.tensors, self.settings).to(self.device)
+            return fill_encoder(model, self.tensors, self.settings).to(self.device)
 
     @functools.cached_property
     def reader(self) -> SpanReader:
@@ -700,28 +727,26 @@ class Released:
             )
         return BlockTexts(self.folder / "blocks", self.tokenizer, self.lengths[1])
 
-    def towers(self, model: ModelConfig | None = None) -> Towers:
-        """Embedder and Encoder as towers, to train on if settings of a `model` are given."""
-        m = model or ModelConfig(base=str(self.folder), dropout=0.0)
-        s = self.settings
-        about = {"dim": s.retriever_proj_size, "pooling": "cls", "learned_null": False}
-        m = ModelConfig(**{**asdict(m), **about, "shared": "own" not in self.parts and m.shared})
-        shape = {"frozen": m.frozen_layers, "dropout": m.dropout, "layers": m.embedder_layers}
+    def towers(self, model: ModelConfig | None = None) -> ReleasedTowers:
+        """Embedder and Encoder as towers, to train on if settings of a `model` are given.
+
+        Raises `UserError` if there is no Embedder, or no BERT with a head for masked words."""
         self._need("embedder", "Embedder")
-        documents = build_embedder(self.tensors, s, **shape)
-        own = None
-        if not m.shared:
-            prefix = "own." if "own" in self.parts else "embedder."
-            own = build_embedder(self.tensors, s, prefix, **shape)
+        model = model or ModelConfig(base=str(self.folder), dropout=0.0)
+        two = "own" in self.parts
+        towers = ReleasedTowers(self.settings, replace(model, shared=model.shared and not two))
+        _fill(towers.embedder, self.tensors, "embedder.")
+        if towers.own:
+            _fill(towers.own, self.tensors, "own." if two else "embedder.")
         with damaged(self.folder, "the Encoder of", "convert a checkpoint that has one"):
-            encoder = slice_layers(build_encoder(self.tensors, s, m.dropout), m.layers)
-        return Towers(documents, Encoder(encoder, m.pointer), m, True, own).to(self.device)
+            fill_encoder(towers.encoder.model, self.tensors, self.settings)
+        return towers.to(self.device)
 
 
 def _a(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
-# %% ../../nbs/hub/86_released.ipynb #026
+# %% ../../nbs/hub/86_released.ipynb #028
 class ReleasedWorkspace(Workspace):
     "A converted checkpoint as a run that is opened to read."
 
@@ -796,6 +821,14 @@ def converted(name) -> Path | None:
     return folder
 
 
+def base_folder(name):
+    """Where base weights are: a released checkpoint is converted first; other names are as they
+    were."""
+    if str(name).startswith("google/realm-") and not Path(name).exists():
+        name = local_folder(name)
+    return converted(name) or name
+
+
 def open_released(folder, device: str = "cpu") -> ReleasedWorkspace | None:
     """The released checkpoint in `folder` as a workspace; None if it is none.
 
@@ -809,7 +842,7 @@ def open_released(folder, device: str = "cpu") -> ReleasedWorkspace | None:
     found = converted(folder)
     return ReleasedWorkspace(found, device) if found else None
 
-# %% ../../nbs/hub/86_released.ipynb #028
+# %% ../../nbs/hub/86_released.ipynb #030
 @dataclass
 class ConvertConfig:
     """Convert a released checkpoint (google/realm-…, or a folder of that layout) to one that

@@ -29,7 +29,7 @@ from .retrievers import Bm25, Dense, tokenize_questions
 from .scoring import normalize
 from ..retrieval import ExactIndex, embed_store
 from ..store import TokenStore, prepare_store
-from ..towers import Towers, quiet_transformers
+from ..towers import quiet_transformers
 from ..workspace import Workspace, newest_run
 
 # %% ../../nbs/qa/95_ask.ipynb #007
@@ -84,7 +84,8 @@ class Answerer:
         if self.released:
             towers = workspace.towers()
         else:
-            towers = Towers.load(workspace.run.checkpoint("question"), workspace.device).eval()
+            checkpoint = workspace.run.checkpoint("question")
+            towers = workspace.towers_kind.load(checkpoint, workspace.device).eval()
         if corpus:
             index = ExactIndex(embed_store(towers.embedder, self.store), workspace.device)
         else:

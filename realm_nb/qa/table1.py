@@ -165,7 +165,7 @@ def stage_towers(towers_run: Workspace, *stages: str) -> Towers:
     Raises `UserError` if none has."""
     for stage in stages:
         if checkpoint := towers_run.run.checkpoint(stage):
-            return Towers.load(checkpoint).eval()
+            return towers_run.towers_kind.load(checkpoint).eval()
     folder = towers_run.run.folder
     raise UserError(
         f"{folder} has no checkpoint of {' or '.join(stages)}; "
