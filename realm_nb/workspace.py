@@ -233,6 +233,8 @@ class Workspace:
     @functools.cached_property
     def tokenizer(self):
         "The base's tokenizer."
+        if self.towers_kind is not Towers:
+            return load_by_name("hub.released:Released")(self.base).tokenizer
         return load_tokenizer(self.base)
 
     @functools.cached_property

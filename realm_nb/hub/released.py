@@ -6,8 +6,8 @@
 __all__ = ['PRECISIONS', 'MARK', 'SAFE_FILES', 'PICKLES', 'HUB_NAME', 'ReleasedEmbedder', 'SpanScores', 'Answers',
            'marginal_loss', 'ReadingSettings', 'SpanReader', 'pair_ids', 'pad_pairs', 'released_masked_loss',
            'fill_encoder', 'ReleasedTowers', 'BlockTexts', 'write_texts', 'ColumnIndex', 'write_index', 'open_index',
-           'index_recall', 'convert', 'convert_back', 'local_folder', 'Released', 'ReleasedWorkspace', 'model_type',
-           'converted', 'base_folder', 'open_released', 'ConvertConfig', 'main']
+           'index_recall', 'convert', 'convert_back', 'local_folder', 'Released', 'NoCopies', 'ReleasedWorkspace',
+           'model_type', 'converted', 'base_folder', 'open_released', 'ConvertConfig', 'main']
 
 # %% ../../nbs/hub/86_released.ipynb #002
 import functools
@@ -69,8 +69,15 @@ class ReleasedEmbedder(Embedder):
     """The Embedder as it was released: [CLS], BERT's pooler, the projection, LayerNorm (section
     3.3)."""
 
-    def __init__(self, bert, dim: int = 128, frozen: int = 0):
-        super().__init__(bert, dim, "cls", frozen=frozen)
+    def __init__(
+        self,
+        bert,
+        dim: int = 128,
+        pooling: str = "cls",
+        learned_null: bool = False,
+        frozen: int = 0,
+    ):
+        super().__init__(bert, dim, pooling, learned_null, frozen)
         size = bert.config.hidden_size
         self.pooler = nn.Linear(size, size)
         self.norm.eps = bert.config.layer_norm_eps
@@ -323,7 +330,7 @@ class ReleasedTowers(Towers):
         def embedder() -> ReleasedEmbedder:
             kept = replace(s, num_hidden_layers=model.embedder_layers or have)
             bert = _new_bert(kept, model.dropout)
-            return ReleasedEmbedder(bert, s.retriever_proj_size, model.frozen_layers)
+            return ReleasedEmbedder(bert, s.retriever_proj_size, frozen=model.frozen_layers)
 
         own = None if model.shared else embedder()
         bert = _new_bert(replace(s, num_hidden_layers=model.layers or have), model.dropout, True)
@@ -747,6 +754,12 @@ def _a(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 # %% ../../nbs/hub/86_released.ipynb #028
+class NoCopies:
+    "What `Copies` are to a store of which no sentence is looked for."
+
+    hashes = np.zeros(0, np.uint64)
+
+
 class ReleasedWorkspace(Workspace):
     "A converted checkpoint as a run that is opened to read."
 
@@ -776,6 +789,15 @@ class ReleasedWorkspace(Workspace):
 
     def check_inputs(self) -> None:
         "Its seal was checked as it was opened."
+
+    def held_out_examples(self, n: int) -> list:
+        "None: nobody has told which sentences it was trained on."
+        return []
+
+    @functools.cached_property
+    def copies(self):
+        "No sentence stands twice: a block is one, and none is a block."
+        return NoCopies()
 
     @property
     def states(self) -> list[TrainingState]:
