@@ -731,6 +731,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'realm_nb.qa.table1.make_retrievers': ('qa/table1.html#make_retrievers', 'realm_nb/qa/table1.py'),
                                     'realm_nb.qa.table1.open_workspace': ('qa/table1.html#open_workspace', 'realm_nb/qa/table1.py'),
                                     'realm_nb.qa.table1.percent': ('qa/table1.html#percent', 'realm_nb/qa/table1.py'),
+                                    'realm_nb.qa.table1.released_row': ('qa/table1.html#released_row', 'realm_nb/qa/table1.py'),
                                     'realm_nb.qa.table1.row_metrics': ('qa/table1.html#row_metrics', 'realm_nb/qa/table1.py'),
                                     'realm_nb.qa.table1.run_table1': ('qa/table1.html#run_table1', 'realm_nb/qa/table1.py'),
                                     'realm_nb.qa.table1.stage_towers': ('qa/table1.html#stage_towers', 'realm_nb/qa/table1.py'),

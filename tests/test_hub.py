@@ -696,3 +696,154 @@ def test_a_hub_that_has_nothing_or_cannot_be_reached_is_one_line(tmp_path):
     assert len(lines) == 3 and "ada/none" in lines[0] and "hub" in lines[0]
     dead = with_hub("http://127.0.0.1:9", tmp_path / "home", code).splitlines()
     assert len(dead) == 3 and "connect to the network" in dead[0]
+
+
+# ---- everywhere
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    "Released folders whose vocabulary is that of the small encyclopedia, by kind."
+    from torch.nn.functional import layer_norm
+
+    from realm_nb.hub.layouts import KINDS, VECTORS, parse_settings, part_shapes
+    from realm_nb.text.documents import read_corpus
+    from realm_nb.text.tokenizer import tiny_tokenizer
+
+    home = tmp_path_factory.mktemp("released")
+    documents = list(read_corpus("mini"))
+    tokenizer = tiny_tokenizer(d.text for d in documents)
+    texts = [d.text.split("\n")[0][:400].encode() for d in documents]
+    config = {
+        "model_type": "realm",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "retriever_proj_size": 16,
+        "span_hidden_size": 16,
+        "max_position_embeddings": 160,
+        "num_block_records": len(texts),
+    }
+    torch.manual_seed(0)
+    for kind, parts in KINDS.items():
+        folder = home / kind
+        folder.mkdir()
+        tensors = {}
+        for prefix, _, part in parts:
+            for shapes in part_shapes(parse_settings(config), part):
+                for name, shape in shapes.items():
+                    norm = "orm" in name and name.endswith("weight")
+                    tensors[prefix + name] = 0.2 * torch.randn(shape) + norm
+        if kind == "openqa":
+            tensors[VECTORS] = layer_norm(torch.randn(len(texts), 16), [16])
+            np.save(folder / "block_records.npy", np.array(texts, dtype=object))
+        torch.save(tensors, folder / "pytorch_model.bin")
+        (folder / "config.json").write_text(json.dumps(config))
+        pieces = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+        (folder / "vocab.txt").write_text("".join(f"{p}\n" for p in pieces), encoding="utf-8")
+    convert(home / "openqa", home / "run", trust_pickle=True)
+    return home
+
+
+@pytest.mark.parametrize("kind", ["embedder", "scorer"])
+def test_training_starts_from_a_released_checkpoint(kind, small, tmp_path, monkeypatch):
+    from realm_nb.qa.ask import main as ask
+    from realm_nb.train import main as train
+    from realm_nb.workspace import load
+
+    monkeypatch.setenv("REALM_NB_HOME", str(tmp_path / "home"))
+    run = tmp_path / "run"
+    flags = ["--recipe", "smoke", "--base", str(small / kind), "--run", str(run)]
+    stages = ["--stages", "corpus,mask,warmup,ict,pretrain,evaluate,finetune"]
+    assert train([*flags, *stages, "--pretrain.steps", "4", "--ict.steps", "1"]) == 0
+    w = load(run)
+    theirs = torch.load(small / kind / "pytorch_model.bin", weights_only=True)
+    name = "embedder.cls.dense.weight" if kind == "scorer" else "cls.dense.weight"
+    assert torch.equal(w.towers("base").embedder.dense.weight, theirs[name])
+    trained = w.towers()
+    assert not torch.equal(trained.embedder.dense.weight, theirs[name])
+    assert torch.allclose(trained.embedder.dense.weight, theirs[name], atol=0.1)
+    assert (trained.own is not None) == (kind == "scorer")
+    assert ask(["Who discovered radium?", "--run", str(run), "--retriever", "dense"]) == 0
+
+
+def test_a_released_checkpoint_is_explored_and_its_corpus_changed(small):
+    from realm_nb.show.explorer import Explorer, compare, corpus_map, fill, look_up
+    from realm_nb.show.world import EditedCorpus
+    from realm_nb.text.wikitext import Document
+
+    x = Explorer(small / "run")
+    sentence = "Marie Curie was born in [MASK] in 1867."
+    filled = fill(x, sentence, "Warsaw")
+    assert sum(z["p_z"] for z in filled["documents"]) == pytest.approx(1)
+    assert sum(z["r"] for z in filled["documents"]) == pytest.approx(0, abs=1e-6)
+    found = look_up(x, "Who found radium?")
+    first = found["documents"][1]["block"]
+    world = EditedCorpus(
+        x.store, x.tokenizer, [Document("A", "Radium was found in Paris.")], [first]
+    )
+    changed = look_up(x, "Who found radium?", world=world)
+    assert first not in [z["block"] for z in changed["documents"]]
+    assert compare(x, sentence, "Warsaw")["moments"][0]["name"] == "released"
+    assert len(corpus_map(x, most=50)["points"]) == 50
+
+
+def test_the_page_opens_a_released_checkpoint(small):
+    pytest.importorskip("gradio")
+    from realm_nb.show.app import Site
+
+    site = Site(str(small / "run"))
+    site.prepare()
+    assert site.reads and not site.notes
+    facts = site.answerer("Who discovered radium?", 5)
+    assert facts["answer"] and len(facts["evidence"]) == 5
+    assert sum(e["p_z"] for e in facts["evidence"]) == pytest.approx(1, abs=1e-5)
+    assert sum(e["share"] for e in facts["evidence"]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_released_checkpoint_answers_from_another_corpus(small, tmp_path, capsys):
+    from realm_nb.qa.ask import main as ask
+
+    mine = tmp_path / "mine.jsonl"
+    text = "The old harbour of Port Elm was rebuilt in 1911 by the engineer Ida Quill."
+    mine.write_text(json.dumps({"title": "Harbour", "text": text}) + "\n")
+    flags = ["--run", str(small / "run"), "--corpus", str(mine)]
+    assert ask(["Who rebuilt the harbour?", *flags]) == 0
+    assert "Harbour: The old harbour" in capsys.readouterr().out
+
+
+def test_the_paper_table_has_a_row_for_it(small, tmp_path, capsys):
+    from realm_nb.qa.table1 import main as table1
+
+    questions = tmp_path / "few.jsonl"
+    rows = [{"question": q, "answers": [a]} for q, a in reference.QUESTIONS.items()]
+    questions.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    flags = ["--rows", "released", "--tests", str(questions), "--run", str(tmp_path / "table")]
+    flags += ["--corpus", "mini", "--base", str(small / "run"), "--train", "mini"]
+    flags += ["--start", "base"]
+    assert table1([*flags, "--released", str(small / "embedder")]) == 2
+    assert table1([*flags, "--released", str(small / "run")]) == 0
+    assert "| REALM, released, over its own blocks | " in capsys.readouterr().out
+    lines = (tmp_path / "table" / "answers-released-few.jsonl").read_text().splitlines()
+    assert len(lines) == len(rows) and all(json.loads(line)["prediction"] for line in lines)
+
+
+def test_the_towers_of_a_released_checkpoint_are_damaged_in_one_line(small, tmp_path):
+    from realm_nb import UserError
+    from realm_nb.hub.released import ReleasedTowers
+
+    convert(small / "scorer", tmp_path / "ours")
+    towers = Released(tmp_path / "ours").towers()
+    folder = tmp_path / "towers"
+    folder.mkdir()
+    towers.save(folder)
+    again = ReleasedTowers.load(folder)
+    assert all(torch.equal(t, again.state_dict()[n]) for n, t in towers.state_dict().items())
+    about = json.loads((folder / "towers.json").read_text())
+    for change in ({"hidden_size": 64}, {"num_hidden_layers": 10**6}, {"hidden_act": "x"}):
+        bad = {**about, "released": {**about["released"], **change}}
+        (folder / "towers.json").write_text(json.dumps(bad))
+        with pytest.raises(UserError, match="towers"):
+            ReleasedTowers.load(folder)

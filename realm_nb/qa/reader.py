@@ -567,7 +567,8 @@ class Readings:
         """Answers to each question from its blocks `ids`, int64 [questions, k], which a retriever
         found with `scores` [questions, k]; `weight`: how much those count."""
         rows = zip(ids, self(questions, ids), score_prior(scores, weight))
-        return [best_answers(self.store, *row) for row in rows]
+        by_span = not isinstance(self.reader, Reader)  # as a released one chooses
+        return [best_answers(self.store, *row, by_span=by_span) for row in rows]
 
 # %% ../../nbs/qa/92_reader.ipynb #043
 WEIGHTS = (0.0, *(2.0 ** np.arange(-3, 2.5, 0.5)).tolist())

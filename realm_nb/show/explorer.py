@@ -109,8 +109,8 @@ class Explorer:
 
     @property
     def trained(self) -> bool:
-        "Whether the run has weights of its own."
-        return len(self.states) > 1
+        "Whether the run has weights of its own, or is a released checkpoint."
+        return bool(self.workspace.released) or len(self.states) > 1
 
     def state(self, moment: str = "") -> TrainingState:
         "The moment of that name, or the last. Raises `UserError` if there is none."
