@@ -658,6 +658,9 @@ def test_a_released_checkpoint_is_fetched_converted_and_asked_by_name(tmp_path):
         )
     assert "14 vectors in fp32, 14 blocks" in said and "[[in london, 1843]]" in said
     assert said.splitlines()[-1] == "block_records.npy config.json pytorch_model.bin vocab.txt"
+    again = "from realm_nb.hub.released import local_folder as f; print(f('google/realm-small'))"
+    kept = with_hub("http://127.0.0.1:9", tmp_path / "home", again)  # and now without a network
+    assert Path(kept, "config.json").exists()
 
 
 def test_towers_and_readers_go_there_and_back(tmp_path):
@@ -847,3 +850,19 @@ def test_the_towers_of_a_released_checkpoint_are_damaged_in_one_line(small, tmp_
         (folder / "towers.json").write_text(json.dumps(bad))
         with pytest.raises(UserError, match="towers"):
             ReleasedTowers.load(folder)
+
+
+def test_a_folder_is_not_converted_over_itself(small, capsys):
+    before = sorted((p.name, p.stat().st_size) for p in (small / "run").iterdir())
+    for flags in ([], ["--to", "google"]):
+        assert main([str(small / "run"), str(small / "run"), *flags]) == 2
+        assert "name another folder" in capsys.readouterr().err
+    assert before == sorted((p.name, p.stat().st_size) for p in (small / "run").iterdir())
+
+
+@pytest.mark.parametrize("kind", ["encoder", "scorer"])
+def test_what_is_not_converted_yet_cannot_be_led_back(kind, small, tmp_path, capsys):
+    assert main([str(small / kind), str(tmp_path / "back"), "--to", "google"]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith("error: ") and line.count("\n") == 1
+    assert not (tmp_path / "back").exists()

@@ -10,6 +10,7 @@ __all__ = ['PRECISIONS', 'MARK', 'SAFE_FILES', 'PICKLES', 'HUB_NAME', 'ReleasedE
            'model_type', 'converted', 'base_folder', 'open_released', 'ConvertConfig', 'main']
 
 # %% ../../nbs/hub/86_released.ipynb #002
+import contextlib
 import functools
 import json
 import re
@@ -648,6 +649,8 @@ def local_folder(name) -> Path:
             wanted.append(PICKLES)
         return Path(snapshot_download(str(name), allow_patterns=wanted))
     except Exception as e:
+        with contextlib.suppress(Exception):  # fetched before, and nothing to reach now
+            return Path(snapshot_download(str(name), local_files_only=True))
         remedy = "connect to the network, or name a folder that has it"
         raise UserError(
             f"cannot fetch {name} from the hub ({first_line(e)[:200]}); {remedy}"
@@ -887,6 +890,8 @@ def main(argv):
     argv = ["--trust_pickle=true" if a == "--trust-pickle" else a for a in argv]  # takes no value
     c = parse(argv, ConvertConfig(), prog="realm convert")
     quiet_transformers()
+    if Path(c.src).resolve() == Path(c.dst).resolve():
+        raise UserError(f"{c.dst} is what is to be converted; name another folder to write")
     if c.to == "google":
         convert_back(c.src, c.dst)
         print(f"{c.dst}: in the released layout")
