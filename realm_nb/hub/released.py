@@ -10,7 +10,6 @@ __all__ = ['PRECISIONS', 'MARK', 'SAFE_FILES', 'PICKLES', 'HUB_NAME', 'ReleasedE
            'model_type', 'converted', 'base_folder', 'open_released', 'ConvertConfig', 'main']
 
 # %% ../../nbs/hub/86_released.ipynb #002
-import contextlib
 import functools
 import json
 import re
@@ -649,8 +648,6 @@ def local_folder(name) -> Path:
             wanted.append(PICKLES)
         return Path(snapshot_download(str(name), allow_patterns=wanted))
     except Exception as e:
-        with contextlib.suppress(Exception):  # fetched before, and nothing to reach now
-            return Path(snapshot_download(str(name), local_files_only=True))
         remedy = "connect to the network, or name a folder that has it"
         raise UserError(
             f"cannot fetch {name} from the hub ({first_line(e)[:200]}); {remedy}"
