@@ -13,6 +13,10 @@ COMMANDS = {
     "table1": ("qa.table1:main", "question answering next to the paper's table 1"),
     "build": ("builder.builder:main", "build versions of a run's index beside its trainer"),
     "tag": ("spans:main", "find salient spans; train and compare taggers"),
+    "convert": (
+        "hub.released:main",
+        "make a released REALM (google/realm-…) one of ours, and back",
+    ),
     "fetch": ("text.sources:main", "fetch, list or show text, questions and weights"),
 }
 

@@ -176,7 +176,11 @@ STAGE_LABELS = {"warmup": "reading warm-up", "ict": "ICT only", "pretrain": "REA
 
 
 class Workspace:
-    "A run, opened. Each part is made, or found in the cache, when it is first asked for."
+    """A run, opened. Each part is made, or found in the cache, when it is first asked for.
+
+    `released`: the checkpoint that it is, if it was released by others and not trained here."""
+
+    released: Any = None
 
     def __init__(self, config: Config, run: Run):
         self.config, self.run = config, run
@@ -187,7 +191,7 @@ class Workspace:
 
     @classmethod
     def open(cls, folder, device: str = "cpu", precision: str = "fp32") -> "Workspace":
-        """The run in `folder`, to read.
+        """The run in `folder`, or the released checkpoint, to read.
 
         Raises `UserError` if it is none, or one of an earlier version."""
         if not isinstance(folder, str | Path) or not 0 < len(str(folder)) <= LONGEST:
@@ -198,11 +202,15 @@ class Workspace:
         try:
             config = load_config(path, Config())
         except (UserError, *DAMAGE):
+            if released := load_by_name("hub.released:open_released")(folder, device):
+                return released
             raise UserError(
                 f"{path} is not there, not readable, or of an earlier version; name a run's "
                 "folder with --run, like runs/quick, or make one with: "
                 f"python -m realm_nb.train --run {folder}"
             ) from None
+        if (path.parent / "base").is_dir():  # it was shared with a base of its own
+            config.model.base = str(path.parent / "base")
         config.device, config.precision = device, precision
         return cls(config, Run(folder, quiet=True, writes=False))
 
@@ -210,7 +218,16 @@ class Workspace:
     def base(self):
         "Where the base's weights are: a folder or a hub name."
         name = self.config.model.base
-        return scratch_base(self.config) if name == "scratch" else weights_folder(name)
+        if name == "scratch":
+            return scratch_base(self.config)
+        return load_by_name("hub.released:base_folder")(weights_folder(name))
+
+    @functools.cached_property
+    def towers_kind(self) -> type[Towers]:
+        "What reads the checkpoints of this run: a base that was released has towers of its own."
+        about = Path(self.base) / "config.json"
+        released = about.is_file() and "realm_nb.released" in about.read_text(encoding="utf-8")
+        return load_by_name("hub.released:ReleasedTowers") if released else Towers
 
     def check_inputs(self) -> None:
         """Hold the run to the text and the weights that it began with.
@@ -223,6 +240,8 @@ class Workspace:
     @functools.cached_property
     def tokenizer(self):
         "The base's tokenizer."
+        if self.towers_kind is not Towers:
+            return load_by_name("hub.released:Released")(self.base).tokenizer
         return load_tokenizer(self.base)
 
     @functools.cached_property
@@ -292,6 +311,9 @@ class Workspace:
         "Both towers as training begins with them, on the device."
         seed = self.config.seed
         seed_everything(seed)
+        if self.towers_kind is not Towers:  # its projection has been trained
+            found = load_by_name("hub.released:Released")(self.base)
+            return found.towers(self.config.model).to(self.device)
         towers = towers_from_base(self.base, self.config.model).to(self.device)
         if not towers.has_head:
             towers.encoder.start_bias(self.store.token_counts(len(self.tokenizer)))
@@ -359,7 +381,7 @@ class Workspace:
             if not folder.exists():
                 with atomic_folder(folder) as tmp:
                     self.new_towers().save(tmp)
-        return Towers.load(folder, self.device).eval().requires_grad_(False)
+        return self.towers_kind.load(folder, self.device).eval().requires_grad_(False)
 
     def realm(self, state: str = "") -> Realm:
         "The towers of a state over the corpus."
@@ -386,7 +408,17 @@ class Workspace:
 
 
 def load(folder, device: str = "cpu") -> Workspace:
-    "The run in `folder`, opened to read. Raises `UserError` if there is none."
+    """The run in `folder`, or in the hub's repository of that name (user/name), opened to read; a
+    released REALM is converted in the cache.
+
+    Raises `UserError` if there is none."""
+    name = str(folder)
+    if (
+        name.count("/") == 1
+        and not name.startswith((".", "/", "runs/"))
+        and not Path(name).exists()
+    ):
+        folder = load_by_name("hub.released:local_folder")(name)
     return Workspace.open(folder, device)
 
 

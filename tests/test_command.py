@@ -46,6 +46,7 @@ def test_the_old_spellings_stay():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_wrong_flag_names_the_nearest(name, capsys):
     words = {"tag": ["tag", "report"], "fetch": ["fetch", "list"], "ask": ["ask", "who?"]}
+    words["convert"] = ["convert", "from", "to"]
     assert main([*words.get(name, [name]), "--hepl"]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and "--hepl" in said, said

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "realm_nb"
-WINGS = ("core", "text", "builder", "qa", "show")
+WINGS = ("core", "text", "builder", "hub", "qa", "show")
 SHIMS = {"app.py", "ask.py", "__main__.py", "__init__.py", "_modidx.py"}
 
 
@@ -41,9 +41,9 @@ def test_core_and_text_import_no_story(path):
 
 
 @pytest.mark.parametrize("path", STORY, ids=name_of)
-def test_no_story_imports_builder_qa_or_show(path):
+def test_no_story_imports_builder_hub_qa_or_show(path):
     assert len(STORY) >= 12
-    assert not rooms_imported(path) & {"builder", "qa", "show"}
+    assert not rooms_imported(path) & {"builder", "hub", "qa", "show"}
 
 
 def test_the_stages_of_the_paper_stand_on_top():

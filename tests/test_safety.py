@@ -37,6 +37,7 @@ COMMANDS = {
     "conll": (["tag", "conll"], "text.tagger_training:ConllOptions", ["out"]),
     "tagger": (["tag", "train"], "text.tagger_training:TaggerConfig", ["in", "--out", "out"]),
     "app": (["app"], "show.app:_AppOptions", []),
+    "convert": (["convert"], "hub.released:ConvertConfig", ["from", "to"]),
 }
 NUMBERS = ("nan", "inf", "-inf", "-5", "1e300", str(2**64), "9" * 400, "x", "", "0x10", "1,5", "½")
 WORDS = ("a\0b", "\ud800", "x" * 5000, "two\nlines", "\x1b[31m")

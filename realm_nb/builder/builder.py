@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..core.config import parse, setting
+from ..core.config import load_by_name, parse, setting
 from ..core.device import pick_device, pick_precision
 from ..core.distributed import shard_range
 from ..core.errors import DAMAGE, Damaged, UserError, cli, damaged, first_line
@@ -75,6 +75,7 @@ def snapshot_meta(
             "learned_null": embedder.null is not None,
             "frozen": embedder.frozen,
         },
+        "released": type(embedder) is not Embedder,  # then with a pooler
         "corpus": _from_home(store.folder),
         "blocks": len(store),
         "stored": stored and _from_home(stored.folder),
@@ -164,7 +165,10 @@ def embedder_from_snapshot(state: dict, meta: dict, device="cpu") -> tuple[Embed
         )
     with damaged(meta["step"], "the snapshot of step", "another will come", Damaged):
         config = BertConfig(**meta["bert"], attn_implementation="sdpa")  # type: ignore[call-arg]
-        embedder = Embedder(BertModel(config, add_pooling_layer=False), **meta["embedder"])
+        kind = Embedder
+        if meta.get("released"):
+            kind = load_by_name("hub.released:ReleasedEmbedder")
+        embedder = kind(BertModel(config, add_pooling_layer=False), **meta["embedder"])
         embedder.load_state_dict(state)
     return embedder.eval().to(device), store
 

@@ -463,7 +463,11 @@ class Reading(NamedTuple):
 
 @torch.inference_mode()
 def read_blocks(reader: Reader, store: TokenStore, question, blocks) -> list[Reading]:
-    "Readings of `blocks` int [k] for the token ids of a question, int [L]."
+    """Readings of `blocks` int [k] for the token ids of a question, int [L].
+
+    A reader that was released by others reads in its own way."""
+    if not isinstance(reader, Reader):
+        return [Reading(*found) for found in reader.read_blocks(store, question, blocks)]
     reader.eval()
     pairs, scores, mask = score_pairs(reader, store, [question] * len(blocks), blocks)
     scores = scores.masked_fill(~mask, -torch.inf).flatten(1).cpu()
@@ -492,9 +496,12 @@ class Answer(NamedTuple):
     last: int
 
 
-def best_answers(store: TokenStore, blocks, readings: list[Reading], prior=None) -> list[Answer]:
+def best_answers(
+    store: TokenStore, blocks, readings: list[Reading], prior=None, by_span: bool = False
+) -> list[Answer]:
     """Answers, most probable first (section 3.2). `prior` [k]: log weights of the `blocks` int [k],
-    added to their spans' scores."""
+    added to their spans' scores. With `by_span` the answer of the single best span comes first, as
+    in the original, whatever others say in several places."""
     prior = np.zeros(len(readings)) if prior is None else np.asarray(prior, dtype=float)
     total = np.logaddexp.reduce([reading.log_z + f for reading, f in zip(readings, prior)])
     votes: dict[str, list[Answer]] = {}
@@ -504,8 +511,10 @@ def best_answers(store: TokenStore, blocks, readings: list[Reading], prior=None)
             said = text[starts[first] : ends[last]]
             p = float(np.exp(score + f - total))
             votes.setdefault(normalize(said), []).append(Answer(said, p, int(block), first, last))
-    answers = [max(v, key=lambda a: a.p)._replace(p=sum(a.p for a in v)) for v in votes.values()]
-    return sorted(answers, key=lambda a: -a.p)
+    best = {said: max(v, key=lambda a: a.p) for said, v in votes.items()}
+    whole = {said: best[said]._replace(p=sum(a.p for a in v)) for said, v in votes.items()}
+    order = best if by_span else whole
+    return [whole[said] for said in sorted(whole, key=lambda said: -order[said].p)]
 
 # %% ../../nbs/qa/92_reader.ipynb #038
 def score_std(scores: np.ndarray) -> float:
@@ -556,7 +565,8 @@ class Readings:
         """Answers to each question from its blocks `ids`, int64 [questions, k], which a retriever
         found with `scores` [questions, k]; `weight`: how much those count."""
         rows = zip(ids, self(questions, ids), score_prior(scores, weight))
-        return [best_answers(self.store, *row) for row in rows]
+        by_span = not isinstance(self.reader, Reader)  # as a released one chooses
+        return [best_answers(self.store, *row, by_span=by_span) for row in rows]
 
 # %% ../../nbs/qa/92_reader.ipynb #043
 WEIGHTS = (0.0, *(2.0 ** np.arange(-3, 2.5, 0.5)).tolist())

@@ -17,7 +17,7 @@ from ..store import TokenStore
 from ..text.tokenizer import SpecialTokens, tokenize
 from ..towers import Embedder, embed_all, evaluating, query_sequence
 
-# %% ../../nbs/qa/91_retrievers.ipynb #72513f37
+# %% ../../nbs/qa/91_retrievers.ipynb #006
 def tokenize_questions(questions: list[dict], tokenizer) -> list[dict]:
     "The questions with their token ids as `x`, int64 [L], each tokenised once."
     if not questions:
@@ -25,7 +25,7 @@ def tokenize_questions(questions: list[dict], tokenizer) -> list[dict]:
     ids = tokenize(tokenizer, [q["question"] for q in questions])["input_ids"]
     return [{**q, "x": np.array(x, np.int64)} for q, x in zip(questions, ids)]
 
-# %% ../../nbs/qa/91_retrievers.ipynb #006
+# %% ../../nbs/qa/91_retrievers.ipynb #009
 def _bm25_words(texts: list[str]):
     return bm25s.tokenize(texts, stopwords="en", show_progress=False)
 
@@ -45,10 +45,11 @@ class Bm25:
         found = self.index.retrieve(words, k=min(k, self.size), show_progress=False)
         return found.scores.astype(np.float32), found.documents.astype(np.int64)
 
-# %% ../../nbs/qa/91_retrievers.ipynb #007
+# %% ../../nbs/qa/91_retrievers.ipynb #010
 class Dense:
-    """Search by inner product: the Embedder of questions, the blocks' `vectors` [N, D], and the
-    `scale` of their product. Of a question the first `max_question_len` tokens are embedded."""
+    """Search by inner product: the Embedder of questions, the blocks' `vectors` [N, D] or an exact
+    index of them, and the `scale` of their product. Of a question the first `max_question_len`
+    tokens are embedded."""
 
     def __init__(
         self,
@@ -59,7 +60,8 @@ class Dense:
         max_question_len: int = 30,
     ):
         self.embedder = embedder
-        self.index = ExactIndex(vectors, next(embedder.parameters()).device)
+        device = next(embedder.parameters()).device
+        self.index = vectors if isinstance(vectors, ExactIndex) else ExactIndex(vectors, device)
         self.special = special
         self.scale = scale
         self.max_question_len = max_question_len
@@ -77,7 +79,7 @@ class Dense:
         scores, ids = self.index.search(x, min(k, len(self.index)))
         return scores * self.scale, ids
 
-# %% ../../nbs/qa/91_retrievers.ipynb #6760ff0d
+# %% ../../nbs/qa/91_retrievers.ipynb #013
 def interleave(*found: np.ndarray) -> np.ndarray:
     """Block ids of several searches, int64 [n, k] each, as one: the best of each first, each block
     once: [n, all their k], filled up with `MISSING`."""

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ROWS', 'TUNED', 'PAPER', 'TableFinetuneConfig', 'Table1Config', 'open_workspace', 'is_expressions', 'load_test',
            'MeanPooled', 'kept_vectors', 'base_retriever', 'stage_towers', 'tuned_retriever', 'make_retrievers',
-           'closed_book', 'judge', 'answer_all', 'row_metrics', 'write_row', 'percent', 'table_text', 'listed',
-           'check_run', 'check_rows', 'check_vocabulary', 'closed_row', 'run_table1', 'main']
+           'closed_book', 'judge', 'answer_all', 'released_row', 'row_metrics', 'write_row', 'percent', 'table_text',
+           'listed', 'check_run', 'check_rows', 'check_vocabulary', 'closed_row', 'run_table1', 'main']
 
 # %% ../../nbs/qa/94_table1.ipynb #002
 import functools
@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from ..core.config import parse, setting
+from ..core.config import load_by_name, parse, setting
 from ..core.device import autocast, rng
 from ..core.errors import UserError, cli, nearest
 from ..core.files import atomic_path, chunks, digest, write_text
@@ -38,8 +38,8 @@ from realm_nb.qa.reader import (
     TrainingSet,
     choose_weight,
 )
-from .retrievers import Bm25, Dense
-from .scoring import f1, mark_positives, recall_at, right
+from .retrievers import Bm25, Dense, tokenize_questions
+from .scoring import blocks_with_answers, f1, mark_positives, recall_at, right
 from ..retrieval import MISSING, embed_store, stored_layers
 from ..store import CorpusConfig
 from ..text.sources import load_questions, weights_folder
@@ -61,6 +61,7 @@ ROWS = {
     "closed": "closed book (∅ only)",
     "orqa": "ORQA (ICT only) + reader",
     "realm": "REALM",
+    "released": "REALM, released, over its own blocks",
 }
 TUNED = {"orqa": "ict", "realm": "pretrain"}  # the stage of a run that leaves a row's towers
 
@@ -81,6 +82,7 @@ class Table1Config:
 
     run: str = setting("runs/table1", "the folder for reader, vectors, answers and table")
     towers: str = setting("", "run folder of realm train, for the rows closed, orqa and realm")
+    released: str = setting("", "converted open-QA checkpoint, for the row released")
     base: str = setting("minilm-l6", "weights of the row base, and the tokenizer")
     corpus: str = setting("wiki-vital+wiki-dump", "what is searched")
     block_limit: int = setting(96, "word pieces of a block, title included", low=8, high=510)
@@ -165,7 +167,7 @@ def stage_towers(towers_run: Workspace, *stages: str) -> Towers:
     Raises `UserError` if none has."""
     for stage in stages:
         if checkpoint := towers_run.run.checkpoint(stage):
-            return Towers.load(checkpoint).eval()
+            return towers_run.towers_kind.load(checkpoint).eval()
     folder = towers_run.run.folder
     raise UserError(
         f"{folder} has no checkpoint of {' or '.join(stages)}; "
@@ -263,6 +265,27 @@ def answer_all(
     return rows
 
 # %% ../../nbs/qa/94_table1.ipynb #022
+def released_row(folder: str, tests: dict[str, TrainingSet]) -> dict[str, list[dict]]:
+    """What a converted open-QA checkpoint answers to the questions of `tests`, from its own blocks.
+
+    Raises `UserError` if it is none."""
+    answerer = load_by_name("qa.ask:Answerer")(folder)
+    store = answerer.store
+    readings = Readings(answerer.reader, store)
+    out = {}
+    for name, test in tests.items():
+        questions = tokenize_questions(test.questions, answerer.tokenizer)
+        _, ids = answerer.retriever.search(questions, 100)
+        positives = []
+        for q, row in zip(questions, ids):
+            texts = [store.text(block) for block in row if block != MISSING]
+            (held,) = blocks_with_answers(texts, [q], is_expressions(name))
+            positives.append(row[held])
+        asked = TrainingSet(questions, positives)
+        out[name] = answer_all(asked, name, answerer.retriever, readings, 1.0, "all")
+    return out
+
+# %% ../../nbs/qa/94_table1.ipynb #024
 def row_metrics(rows: list[dict]) -> dict:
     """EM, Recall@k and the reader's accuracy where it can be right, each (value, low, high); F1 if
     all was read."""
@@ -291,7 +314,7 @@ def write_row(run: Run, row: str, answers: dict[str, list[dict]]) -> dict:
         found["all"] = row_metrics([r for rows in answers.values() for r in rows])
     return found
 
-# %% ../../nbs/qa/94_table1.ipynb #027
+# %% ../../nbs/qa/94_table1.ipynb #029
 PAPER = """
 The paper's test EM, 13 million blocks, 110 to 11,318 million parameters
 
@@ -344,7 +367,7 @@ def table_text(workspace: Workspace, results: dict[str, dict]) -> str:
         ]
     return "\n".join([*out, PAPER])
 
-# %% ../../nbs/qa/94_table1.ipynb #030
+# %% ../../nbs/qa/94_table1.ipynb #032
 def listed(name: str, words: str, known=()) -> list[str]:
     "The `words` between commas. Raises `UserError` for none, for one twice, or one not `known`."
     found = words.split(",")
@@ -385,7 +408,15 @@ def check_rows(config: Table1Config) -> list[str]:
     if start not in ("base", "encoder"):
         weights_folder(start)
     check_vocabulary(config)
-    return [row for row in rows if towers or row in ("bm25", "base")]
+    if config.released:
+        opened = Workspace.open(config.released).released
+        if opened is None or opened.kind != "openqa":
+            raise UserError(
+                f"{config.released} is no released checkpoint for open QA; make it one with "
+                "realm convert, or leave --released out"
+            )
+    needs = {"bm25": True, "base": True, "released": bool(config.released)}
+    return [row for row in rows if needs.get(row, bool(towers))]
 
 
 def check_vocabulary(config: Table1Config):
@@ -417,23 +448,27 @@ def run_table1(config: Table1Config) -> str:
     run = workspace.run
     run.claim(config, free=("run", "rows", "tests", "read", "first", "qa.left_out"))
     if gone := [row for row in config.rows.split(",") if row not in rows]:
-        run.log(f"left out for want of --towers: {', '.join(gone)}")
-    training, retrievers = make_retrievers(workspace, towers_run, rows)
+        run.log(f"left out for want of --towers or --released: {', '.join(gone)}")
     tests = {name: load_test(config, workspace, name) for name in config.tests.split(",")}
     pretrained = None
+    training = TrainingSet([], [])
     if towers_run and ("closed" in rows or config.qa.start == "encoder"):
         pretrained = stage_towers(towers_run, "pretrain", "warmup")
-    bm25, _, *further = retrievers.values()
-    encoder = pretrained.encoder if pretrained else None
-    reader = load_or_train_reader(workspace, training, bm25, further, encoder)
-    readings = Readings(reader, workspace.store, run.folder / "readings.jsonl")
+    if rows != ["released"]:
+        training, retrievers = make_retrievers(workspace, towers_run, rows)
+        bm25, _, *further = retrievers.values()
+        encoder = pretrained.encoder if pretrained else None
+        reader = load_or_train_reader(workspace, training, bm25, further, encoder)
+        readings = Readings(reader, workspace.store, run.folder / "readings.jsonl")
     results = {}
     for row in rows:
         name = f"row-{row}-{digest([config.tests, config.read, config.first])}"
         done = run.result(name)
         if done is None:
             weight = None
-            if row == "closed" and pretrained:
+            if row == "released":
+                answers = released_row(config.released, tests)
+            elif row == "closed" and pretrained:
                 answers = closed_row(workspace, pretrained, tests)
             else:
                 weight, _ = choose_weight(run, training, retrievers[row], readings)

@@ -68,12 +68,13 @@ class Site:
                 f"{self.folder} is no run's folder (it has no config.json); name one with --run, "
                 f"or make one: python -m realm_nb.train --run {self.folder}"
             )
+        released = self.folder and load_by_name("hub.released:converted")(self.folder)
         trained = self.folder and any(self.folder.glob("checkpoints/*/step_*"))
-        self.x = Explorer(self.folder if trained else None)
+        self.x = Explorer(self.folder if trained or released else None)
         self.store, self.reads, self.answerer = self.x.store, self.x.trained, None
         if reader:
             self.answerer = load_by_name("qa.ask:Answerer")(reader).facts
-        elif self.folder and (self.folder / "stages" / "finetune.json").exists():
+        elif released or (self.folder and (self.folder / "stages" / "finetune.json").exists()):
             self.answerer = self._try(lambda: load_by_name("qa.ask:Answerer")(self.folder).facts)
         self.untouched = EditedCorpus(self.store, self.x.tokenizer)
         self.first = suggestions(self.x, notes=self.notes) or [

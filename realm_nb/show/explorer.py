@@ -109,8 +109,8 @@ class Explorer:
 
     @property
     def trained(self) -> bool:
-        "Whether the run has weights of its own."
-        return len(self.states) > 1
+        "Whether the run has weights of its own, or is a released checkpoint."
+        return bool(self.workspace.released) or len(self.states) > 1
 
     def state(self, moment: str = "") -> TrainingState:
         "The moment of that name, or the last. Raises `UserError` if there is none."
@@ -382,9 +382,11 @@ def look_up(
 # %% ../../nbs/show/98_explorer.ipynb #031
 @torch.inference_mode()
 def _ranks_at(x, example, moment):
-    "The rank of every block for a sentence, 1 for the best: int64 [N]; 0 where it is left out."
+    """The rank of every block for a sentence, 1 for the best: int64 [N]; 0 where it is left out,
+    and past the first thousand of millions."""
     index, query = x.index(moment), x.realm(moment).embed_queries([example])
-    _, ids = index.search(query, len(index), [example.exclude])
+    ranked = len(index) if len(index) < 10**6 else 1000
+    _, ids = index.search(query, ranked, [example.exclude])
     found = ids[ids != MISSING]
     ranks = np.zeros(len(index), np.int64)
     ranks[found] = np.arange(1, len(found) + 1)
@@ -491,16 +493,17 @@ def corpus_map(x: Explorer, moment: str = "", most: int = 1500, also: tuple[int,
     `blocks`, `titles`, `points` [n, 2], and the share of the variance that these two hold."""
     if not isinstance(most, int) or not 2 <= most <= MAP:
         raise UserError(f"most is {most!r:.40}; choose 2 to {MAP:,} blocks")
-    vectors = x.index(moment).embeddings.float().numpy()
-    drawn = rng(0, "map").permutation(len(vectors))[:most]
-    blocks = np.union1d(drawn, [b for b in also if 0 <= b < len(vectors)]).astype(np.int64)
-    points = plane(vectors[blocks])
+    embeddings = x.index(moment).embeddings
+    drawn = rng(0, "map").permutation(len(embeddings))[:most]
+    blocks = np.union1d(drawn, [b for b in also if 0 <= b < len(embeddings)]).astype(np.int64)
+    vectors = embeddings[torch.from_numpy(blocks)].float().cpu().numpy()
+    points = plane(vectors)
     return {
         "moment": x.state(moment).name,
         "blocks": blocks.tolist(),
         "titles": [x.store.title(block) for block in blocks],
         "points": points.round(4).tolist(),
-        "share": float(points.var(0).sum() / max(vectors[blocks].var(0).sum(), 1e-12)),
+        "share": float(points.var(0).sum() / max(vectors.var(0).sum(), 1e-12)),
     }
 
 # %% ../../nbs/show/98_explorer.ipynb #040
