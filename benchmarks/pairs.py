@@ -21,7 +21,7 @@ from realm_nb.core.files import cache_home
 torch.set_num_threads(1)
 THEIRS = ("transformers==4.57.6", "huggingface-hub==0.36.0", "tokenizers==0.22.1")
 SENTENCE = ("sentence-transformers", "openvino", "openvino-telemetry", "scipy", "scikit-learn")
-SENTENCE += ("joblib", "threadpoolctl")
+SENTENCE += ("joblib", "threadpoolctl", "cloudpickle", "loky", "narwhals")
 
 
 def seconds_of(work) -> float:
@@ -63,8 +63,12 @@ def ratio(times: dict, other: str, ours: str) -> str:
 
 def table(head: list[str], rows: list[list]) -> str:
     "A Markdown table."
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines) + "\n"
+    return "\n".join(map(table_line, [head, ["---"] * len(head), *rows])) + "\n"
+
+
+def table_line(cells) -> str:
+    "A line of a Markdown table."
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def section(title: str, text: str = ""):

@@ -33,7 +33,7 @@ def compare(vectors, batch: int, seconds: float, flat) -> list:
     }
     if flat is not None:
         ways["faiss"] = lambda: flat.search(queries, K)
-    times = pairs.take_turns(ways, seconds)
+    times = pairs.take_turns(ways, seconds, least=3)
     read = vectors.numel() * 4 / np.median(times["ours"]) / pairs.bandwidth()
     return [
         f"{len(vectors):,}, {batch}",
@@ -77,14 +77,16 @@ def main():
         "divided by ours, turn by turn: median [min, max]. FAISS' Flat answers one and eight "
         "queries; its wheel is slow at 256, which says nothing about FAISS.\n",
     )
-    rows = []
+    head = ["N, batch", "ours, ms", "torch, ms", "× torch", "× FAISS Flat"]
+    head += ["with / without exclusion", "of bandwidth", "same ids"]
+    print(pairs.table(head, []), end="")
     for n in SIZES:
         vectors = torch.randn(n, DIM, generator=torch.Generator().manual_seed(0))
         flat = FaissIndex(vectors)
         for batch in BATCHES:
-            rows.append(compare(vectors, batch, seconds, flat if batch <= 8 else None))
-    head = ["N, batch", "ours, ms", "torch, ms", "× torch", "× FAISS Flat"]
-    print(pairs.table([*head, "with / without exclusion", "of bandwidth", "same ids"], rows))
+            row = compare(vectors, batch, seconds, flat if batch <= 8 else None)
+            print(pairs.table_line(row), flush=True)
+    print()
     print(
         "One query over 200,000 vectors by the type they are stored in. Ours widens to float32;\n"
     )
