@@ -181,7 +181,7 @@ class ExactIndex:
         rows = q.shape[0]
         if exclude is None and rows <= self.few and not torch.is_autocast_enabled(self.kind):
             return torch.mm(q, self.columns).topk(n)
-        banned = padded([()] * rows if exclude is None else exclude)
+        banned = np.empty((rows, 0), np.int64) if exclude is None else padded(exclude)
         if rows > MOST:
             parts = (slice(lo, lo + MOST) for lo in range(0, rows, MOST))
             found = [self._best(q[part], n, banned[part]) for part in parts]
@@ -195,7 +195,7 @@ class ExactIndex:
         for lo in range(0, self.size if n else 0, width):
             scores = self._scores(q, lo, room[:, : self.size - lo])
             row, column = ((banned >= lo) & (banned < lo + width)).nonzero()
-            if len(row):
+            if row.size:
                 scores[row, banned[row, column] - lo] = -torch.inf
             best, places = top_of(scores, min(n, scores.shape[1]))
             tops.append((best, places.add_(lo)))
