@@ -1,6 +1,6 @@
 """One training step against transformers 4.57.6's REALM classes, with equal work.
 
-python benchmarks/step.py [--turns 3]
+python benchmarks/step.py [--turns 3] [--shapes mini,base]
 
 Each side is a process of its own, with its own transformers; they take turns."""
 
@@ -243,6 +243,7 @@ def main():
     "Print the section."
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--turns", type=int, default=3)
+    p.add_argument("--shapes", default="mini,base")
     p.add_argument("--side", help="for the processes that this one starts")
     options = p.parse_args()
     if options.side:
@@ -260,12 +261,12 @@ def main():
     )
     if not pairs.has_bfloat16():
         print("bfloat16: no bfloat16 units here.\n")
-    rows = []
-    for name in ("mini", "base"):
-        rows += compare(name, torch.float32, options.turns)
-        if pairs.has_bfloat16():
-            rows += compare(name, torch.bfloat16, options.turns)
-    print(pairs.table(["", "s", "×", "GFLOP", "of GEMM peak"], rows))
+    print(pairs.table(["", "s", "×", "GFLOP", "of GEMM peak"], []), end="")
+    for name in options.shapes.split(","):
+        for dtype in (torch.float32, torch.bfloat16)[: 1 + pairs.has_bfloat16()]:
+            for row in compare(name, dtype, options.turns):
+                print(pairs.table_line(row), flush=True)
+    print()
     print("### What a GPU would wait for\n\nDispatch: 12 layers of 12 numbers, 4 × (7 + ∅), 64 and")
     print("128 tokens, so that little is left but issuing the operations.\n")
     print(pairs.table(["operations an example", "processor ms an example"], [dispatch()]))

@@ -200,7 +200,7 @@ class ExactIndex:
             best, places = top_of(scores, min(n, scores.shape[1]))
             tops.append((best, places.add_(lo)))
             if lo:
-                tops = [merge_tops(*tops, n)]
+                tops = [merge_tops(tops[0], tops[1], n)]
         return tops[0] if tops else (room[:, :0], room[:, :0].long())
 
     def _scores(self, q: torch.Tensor, lo: int, room: torch.Tensor) -> torch.Tensor:
