@@ -79,8 +79,8 @@ train:  ## the main job: the quick recipe, on real Wikipedia text (ARGS="--seed 
 app:  ## explore the newest run in the browser (ARGS="--run runs/quick --port 7860")
 	$(PYTHON) -m realm_nb.app$(RUN)
 
-bench:  ## throughput of taggers and masking on the real dump (minutes)
-	$(PYTHON) benchmarks/masking.py --corpus wiki-dump $(ARGS)
+bench:  ## measure against others in turns, and write docs/benchmarks.md (half an hour on a core)
+	$(PYTHON) tools/bench.py
 
 table1:  ## question answering next to the paper's table (ARGS="--towers runs/quick --run runs/table1")
 	$(PYTHON) -m realm_nb table1 $(ARGS)
