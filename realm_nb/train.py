@@ -383,7 +383,7 @@ class TrainOptions:
 
 
 RESUMABLE = re.compile(
-    r"precision|device|evaluate\.\w+|(warmup|ict)\.lr"
+    r"precision|device|mask\.processes|evaluate\.\w+|(warmup|ict)\.lr"
     r"|pretrain\.(lr_\w+|refresh\w*|max_\w+|builder\w*|save_every|keep)"
 )
 
