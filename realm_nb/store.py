@@ -211,7 +211,7 @@ def _map_array(path, dtype, n_bytes) -> np.ndarray:
     size = path.stat().st_size
     if size != n_bytes:
         raise ValueError(f"{path.name} has {size:,} bytes, {n_bytes:,} expected")
-    # a plain view: a slice of a memmap takes four times as long
+    # a plain view: a slice of a memmap takes ten times as long
     return np.memmap(path, dtype, "r").view(np.ndarray) if size else np.empty(0, dtype)
 
 
