@@ -25,6 +25,7 @@ class Shape:
     bert: tuple  # heads, hidden, intermediate, layers
     vocabulary: int = 30_522
     masks: int = 4
+    max_tokens: int = 4096
 
     @property
     def joint(self) -> int:
@@ -47,8 +48,8 @@ class Shape:
 
 SHAPES = {
     "mini": Shape(8, 5, 48, 72, (12, 384, 1536, 6)),
-    "base": Shape(2, 2, 32, 64, (12, 768, 3072, 12)),
-    "dispatch": Shape(4, 7, 64, 128, (1, 12, 12, 12), 300),
+    "base": Shape(2, 4, 32, 64, (12, 768, 3072, 12)),
+    "dispatch": Shape(4, 7, 8, 16, (1, 12, 12, 12), 300, 1, 512),
 }
 
 
@@ -91,7 +92,7 @@ def our_step(shape: Shape, folder: Path, dtype=torch.float32):
     torch.manual_seed(0)
     bert, model = shape.settings(), ModelConfig(dropout=0.0)
     towers = random_towers(bert, bert, model, has_head=True)
-    realm = Realm(towers, store, shape.sentence, dtype)
+    realm = Realm(towers, store, shape.sentence, dtype, shape.max_tokens)
 
     def step():
         towers.zero_grad()
@@ -253,7 +254,7 @@ def main():
         "RealmScorer and RealmKnowledgeAugEncoder, forward and backward of retrieval scores and "
         "the marginal loss, against `realm_step` and backward: the same numbers of sentences, "
         "blocks, tokens and masks, no block twice, no dropout. Ours also reads ∅. mini: 8 × 5, "
-        "sentence 48, block 72, MiniLM's shape; base: 2 × 2, 32 and 64, BERT-base's. Processor "
+        "sentence 48, block 72, MiniLM's shape; base: 2 × 4, 32 and 64, BERT-base's. Processor "
         "seconds as min / median / max; × turn by turn: median [min, max]; the share of peak "
         "counts each side's own operations, so theirs has the logits of every position in it. The "
         "first call puts theirs into a folder of the cache: `pip install --no-deps --target "
@@ -267,8 +268,11 @@ def main():
             for row in compare(name, dtype, options.turns):
                 print(pairs.table_line(row), flush=True)
     print()
-    print("### What a GPU would wait for\n\nDispatch: 12 layers of 12 numbers, 4 × (7 + ∅), 64 and")
-    print("128 tokens, so that little is left but issuing the operations.\n")
+    print(
+        "### What a GPU would wait for\n\nDispatch: 12 layers of 12 numbers, 4 × (7 + ∅). Lengths "
+    )
+    print("are an eighth of 64 and 128, and so is the size of a group (512 tokens), so that the ")
+    print("operations are as many, and little is left but issuing them.\n")
     print(pairs.table(["operations an example", "processor ms an example"], [dispatch()]))
     print(pairs.table(["preparation", "ms an example"], preparation()))
 
