@@ -140,7 +140,7 @@ def seal(folder) -> None:
 def check_seal(folder, *names: str, whole: bool = False) -> None:
     """Raise ValueError or OSError if a file in `folder` is not what was sealed, or the files are
     not those of `names`, where there are any."""
-    folder, text = Path(folder), (Path(folder) / SEAL).read_text(encoding="utf-8")
+    folder, text = Path(folder), (Path(folder) / SEAL).read_bytes().decode()
     sums = json.loads(text)
     if not sums or (names and set(sums) != set(names)):
         raise ValueError(f"{SEAL} tells of other files")
