@@ -301,11 +301,11 @@ def fit(
         loss, metrics = loss_and_gradient(step)
         optimizer.zero_grad()
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, 1.0)
+        clipped = nn.utils.clip_grad_norm_(parameters, 1.0)
         # From here on the CPU may wait for the device: all of the step is on its way.
         found = metrics() if callable(metrics) else metrics
         found = mean_metrics({"loss": loss.item(), **found})
-        norm = norm.item()
+        norm = clipped.item()
         if not math.isfinite(found["loss"]):
             _refuse(run, training, step, dict(model.named_parameters()), found)
         bar.set_postfix(found, refresh=False)
