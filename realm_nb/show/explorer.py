@@ -96,7 +96,8 @@ class Explorer:
         self.folder, self.keep = Path(folder) if folder else None, keep
         with damaged(folder, "the run", "name another, or train it anew"):
             w = self.workspace = Workspace.open(folder) if folder else _open_encyclopedia()
-            len(w.states)  # what is no checkpoint in its place shows here
+            # What is no checkpoint in its place, and what the store lacks, shows here.
+            len(w.states), len(w.store.titles)
         self.config, self.tokenizer, self.store = w.config, w.tokenizer, w.store
         self._lock = threading.Lock()
         self._doors: dict = {}
