@@ -271,7 +271,7 @@ def main():
     print(
         "### What a GPU would wait for\n\nDispatch: 12 layers of 12 numbers, 4 × (7 + ∅). Lengths "
     )
-    print("are an eighth of 64 and 128, and so is the size of a group (512 tokens), so that the ")
+    print("are an eighth of 64 and 128, and so is the size of a group (512 tokens), so that the")
     print("operations are as many, and little is left but issuing them.\n")
     print(pairs.table(["operations an example", "processor ms an example"], [dispatch()]))
     print(pairs.table(["preparation", "ms an example"], preparation()))

@@ -912,6 +912,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                     'realm_nb.retrieval.log_p_z': ('retrieval.html#log_p_z', 'realm_nb/retrieval.py'),
                                     'realm_nb.retrieval.merge_results': ('retrieval.html#merge_results', 'realm_nb/retrieval.py'),
                                     'realm_nb.retrieval.merge_tops': ('retrieval.html#merge_tops', 'realm_nb/retrieval.py'),
+                                    'realm_nb.retrieval.multiply': ('retrieval.html#multiply', 'realm_nb/retrieval.py'),
                                     'realm_nb.retrieval.new_faiss': ('retrieval.html#new_faiss', 'realm_nb/retrieval.py'),
                                     'realm_nb.retrieval.other_width': ('retrieval.html#other_width', 'realm_nb/retrieval.py'),
                                     'realm_nb.retrieval.overfetch': ('retrieval.html#overfetch', 'realm_nb/retrieval.py'),

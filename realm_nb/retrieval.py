@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MISSING', 'CPU_SCORES', 'SCORES', 'CPU_WIDENED', 'WIDENED', 'MOST', 'GROUP', 'FEW', 'FACTORIES', 'FAISS_ROWS',
            'NEIGHBOURS', 'OPTION', 'STORED_GB', 'Index', 'padded', 'top_k_valid', 'merge_results', 'overfetch',
-           'other_width', 'top_of', 'merge_tops', 'ExactIndex', 'float32_rows', 'new_faiss', 'FaissIndex', 'save_index',
-           'load_index', 'document_sequences', 'embed_chunks', 'embed_store', 'StoredLayers', 'stored_layers',
-           'embed_candidates', 'log_p_z', 'ShardedIndex', 'MergedIndex', 'RandomIndex', 'plane']
+           'other_width', 'top_of', 'merge_tops', 'multiply', 'ExactIndex', 'float32_rows', 'new_faiss', 'FaissIndex',
+           'save_index', 'load_index', 'document_sequences', 'embed_chunks', 'embed_store', 'StoredLayers',
+           'stored_layers', 'embed_candidates', 'log_p_z', 'ShardedIndex', 'MergedIndex', 'RandomIndex', 'plane']
 
 # %% ../nbs/45_retrieval.ipynb #002
 import math
@@ -139,6 +139,16 @@ def merge_tops(one, other, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     return best, ids.gather(1, place)
 
 
+def multiply(q: torch.Tensor, columns: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """Scores `q` [B, D] @ `columns` [D, W] into `out` [B, W], all float32, whatever autocast says.
+
+    For one query on a CPU by NumPy, whose library reads faster here than torch's."""
+    if q.shape[0] > 1 or not q.is_cpu:
+        return torch.mm(q, columns, out=out)
+    np.dot(columns.T.numpy(), q[0].numpy(), out=out[0].numpy())
+    return out
+
+
 class ExactIndex:
     """Exact search on `device` over embeddings [N, D] of any floating type, `chunk` blocks at a
     time.
@@ -178,8 +188,8 @@ class ExactIndex:
         """Scores and ids [B, n] of the n best for queries `q` [B, D]; what `exclude` lists has the
         score −∞."""
         rows = q.shape[0]
-        if exclude is None and rows <= self.few and not torch.is_autocast_enabled(self.kind):
-            return torch.mm(q, self.columns).topk(n)
+        if exclude is None and rows <= self.few:
+            return multiply(q, self.columns, q.new_empty(rows, self.size)).topk(n)
         banned = np.empty((rows, 0), np.int64) if exclude is None else padded(exclude)
         if rows > MOST:
             parts = (slice(lo, lo + MOST) for lo in range(0, rows, MOST))
@@ -203,16 +213,14 @@ class ExactIndex:
         return tops[0] if tops else (room[:, :0], room[:, :0].long())
 
     def _scores(self, q: torch.Tensor, lo: int, room: torch.Tensor) -> torch.Tensor:
-        """The scores of queries `q` [B, D] and the blocks from `lo` on, in `room` [B, W].
-
-        Written in place, which autocast leaves in float32."""
+        """The scores of queries `q` [B, D] and the blocks from `lo` on, in `room` [B, W]."""
         columns = self.columns[:, lo : lo + room.shape[1]]
         if columns.dtype == torch.float32:
-            return torch.mm(q, columns, out=room)
+            return multiply(q, columns, room)
         step = CPU_WIDENED if self.kind == "cpu" else WIDENED
         wide = q.new_empty(min(step, room.shape[1]), self.dim)
         for part, out in zip(columns.split(step, 1), room.split(step, 1)):
-            torch.mm(q, wide[: out.shape[1]].T.copy_(part), out=out)
+            multiply(q, wide[: out.shape[1]].T.copy_(part), out)
         return room
 
 # %% ../nbs/45_retrieval.ipynb #016
