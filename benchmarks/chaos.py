@@ -25,7 +25,7 @@ from pathlib import Path
 
 from realm_nb.builder.builder import read_heartbeat
 from realm_nb.core.config import parse, setting
-from realm_nb.core.errors import UserError, cli
+from realm_nb.core.errors import Damaged, UserError, cli
 from realm_nb.refresh import IndexStore, numbered
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -382,8 +382,14 @@ def row(scene: Scene, name: str, status: int, seconds: float) -> str:
     health = json.loads(told.read_text())["refresh"] if told.exists() else {}
     kept = scene.run / "index-kept"
     whole = IndexStore(kept if kept.exists() else scene.run / "index")
+    note = ""
     for version in numbered(whole.folder, "v")[-1:]:
-        whole.load(version)  # the last one must be readable
+        try:
+            whole.load(version)  # the last one must be readable
+        except Damaged as e:
+            if "bytes" not in name:
+                raise
+            note = f"; of what was changed after the end it says: {str(e).partition(' is ')[2]}"
     searched = {m["step"] - 1 - m["stale"] for m in steps}
     log = (scene.run / "log.txt").read_text()
     failures = log.count("refresh: the builder ") - log.count("refresh: the builder is")
@@ -391,7 +397,8 @@ def row(scene: Scene, name: str, status: int, seconds: float) -> str:
     outcome = "ended well" if status == expected and len(steps) == scene.options.steps else "FAILED"
     if health.get("degraded"):
         outcome += f", and says: {health['why']}"
-    if outcome == "FAILED":
+    outcome += note
+    if outcome.startswith("FAILED"):
         tail = scene.run.with_suffix(".log").read_text().splitlines()[-1:]
         outcome += f" (status {status}, {tail})"
     longest = max((m["stale"] for m in steps), default=0)
