@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['MISSING', 'CPU_SCORES', 'SCORES', 'CPU_WIDENED', 'WIDENED', 'MOST', 'GROUP', 'FEW', 'FACTORIES', 'FAISS_ROWS',
            'NEIGHBOURS', 'OPTION', 'STORED_GB', 'Index', 'padded', 'top_k_valid', 'merge_results', 'overfetch',
-           'other_width', 'top_of', 'merge_tops', 'multiply', 'ExactIndex', 'float32_rows', 'new_faiss', 'FaissIndex',
-           'save_index', 'load_index', 'document_sequences', 'embed_chunks', 'embed_store', 'StoredLayers',
-           'stored_layers', 'embed_candidates', 'log_p_z', 'ShardedIndex', 'MergedIndex', 'RandomIndex', 'plane']
+           'other_width', 'top_of', 'merge_tops', 'multiply', 'multiply_widened', 'ExactIndex', 'float32_rows',
+           'new_faiss', 'FaissIndex', 'save_index', 'load_index', 'document_sequences', 'embed_chunks', 'embed_store',
+           'StoredLayers', 'stored_layers', 'embed_candidates', 'log_p_z', 'ShardedIndex', 'MergedIndex', 'RandomIndex',
+           'plane']
 
 # %% ../nbs/45_retrieval.ipynb #002
 import math
@@ -119,7 +120,7 @@ def top_of(scores: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     Of equal scores any; NaN counts as the largest."""
     rows, width = scores.shape
     groups = width // GROUP
-    if scores.numel() <= FEW or groups < 2 * n:
+    if groups < 2 * n:
         return scores.topk(n, 1)
     cut, device = groups * GROUP, scores.device
     maxima = scores[:, :cut].unflatten(1, (groups, GROUP)).amax(2)
@@ -142,11 +143,19 @@ def merge_tops(one, other, n: int) -> tuple[torch.Tensor, torch.Tensor]:
 def multiply(q: torch.Tensor, columns: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Scores `q` [B, D] @ `columns` [D, W] into `out` [B, W], all float32, whatever autocast says.
 
-    For one query on a CPU by NumPy, whose library reads faster here than torch's."""
+    Of one query on a CPU by NumPy, whose library reads faster here than torch's."""
     if q.shape[0] > 1 or not q.is_cpu:
         return torch.mm(q, columns, out=out)
     np.dot(columns.T.numpy(), q[0].numpy(), out=out[0].numpy())
     return out
+
+
+def multiply_widened(q: torch.Tensor, columns: torch.Tensor, out: torch.Tensor):
+    "`multiply` for `columns` [D, W] of another type, some thousand float32 at a time."
+    step = CPU_WIDENED if q.is_cpu else WIDENED
+    wide = q.new_empty(min(step, out.shape[1]), q.shape[1])
+    for some, scores in zip(columns.split(step, 1), out.split(step, 1)):
+        multiply(q, wide[: scores.shape[1]].T.copy_(some), scores)
 
 
 class ExactIndex:
@@ -200,28 +209,20 @@ class ExactIndex:
         chunks = -(-self.size * rows // held) or 1
         width = self.chunk or -(-self.size // chunks) or 1
         room = q.new_empty(rows, min(width, self.size))
+        product = multiply if self.columns.dtype == torch.float32 else multiply_widened
         tops = []
         for lo in range(0, self.size if n else 0, width):
-            scores = self._scores(q, lo, room[:, : self.size - lo])
+            scores = room[:, : self.size - lo]
+            product(q, self.columns[:, lo : lo + width], scores)
             row, column = ((banned >= lo) & (banned < lo + width)).nonzero()
             if row.size:
                 scores[row, banned[row, column] - lo] = -torch.inf
-            best, places = top_of(scores, min(n, scores.shape[1]))
+            sort_out = top_of if scores.numel() > FEW else torch.topk
+            best, places = sort_out(scores, min(n, scores.shape[1]))
             tops.append((best, places.add_(lo)))
             if lo:
                 tops = [merge_tops(tops[0], tops[1], n)]
         return tops[0] if tops else (room[:, :0], room[:, :0].long())
-
-    def _scores(self, q: torch.Tensor, lo: int, room: torch.Tensor) -> torch.Tensor:
-        """The scores of queries `q` [B, D] and the blocks from `lo` on, in `room` [B, W]."""
-        columns = self.columns[:, lo : lo + room.shape[1]]
-        if columns.dtype == torch.float32:
-            return multiply(q, columns, room)
-        step = CPU_WIDENED if self.kind == "cpu" else WIDENED
-        wide = q.new_empty(min(step, room.shape[1]), self.dim)
-        for part, out in zip(columns.split(step, 1), room.split(step, 1)):
-            multiply(q, wide[: out.shape[1]].T.copy_(part), out)
-        return room
 
 # %% ../nbs/45_retrieval.ipynb #016
 FACTORIES = ("Flat", "SQfp16", "IVF256,Flat", "HNSW32", "PQ16")
