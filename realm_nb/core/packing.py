@@ -70,7 +70,7 @@ class Layout:
 
     def __init__(self, lengths: np.ndarray, device="cpu", max_tokens: int | None = None):
         groups = length_groups(lengths, max_tokens or tokens_at_once(device))
-        order = np.concatenate(groups)
+        self.order = order = np.concatenate(groups)  # of the sequences in the row
         ends = lengths[order].cumsum()
         starts = np.empty_like(ends)  # of each sequence in the row
         starts[order] = ends - lengths[order]
@@ -110,16 +110,15 @@ class Packed(NamedTuple):
 def _in_a_row(rows: list[np.ndarray], device, max_tokens) -> tuple[Tensor, Layout]:
     "Arrays [L, …] one after another on `device`, the shortest first, and where each is."
     layout = Layout(np.array([len(row) for row in rows]), device, max_tokens)
-    row = np.concatenate([rows[i] for i in layout.starts.argsort().tolist()])
+    row = np.concatenate([rows[i] for i in layout.order])
     return torch.from_numpy(row).to(device), layout
 
 
 def pack(sequences: list[Sequence], device="cpu", max_tokens: int | None = None) -> Packed:
     "The sequences in one row on `device`; `max_tokens` as in `Layout`."
     ids, layout = _in_a_row([s.token_ids for s in sequences], device, max_tokens)
-    seconds = torch.tensor([s.second for s in sequences]).to(device)
-    order = layout.starts.argsort()
-    segments = layout.position >= seconds[order].repeat_interleave(layout.lengths[order])
+    seconds = torch.tensor([sequences[i].second for i in layout.order]).to(device)
+    segments = layout.position >= seconds.repeat_interleave(layout.borders.diff())
     return Packed(ids, segments.long(), layout)
 
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from ..core.config import argument, parse, setting
 from ..core.device import rng
-from ..core.errors import UserError, cli, damaged, first_line
+from ..core.errors import DAMAGE, UserError, cli, damaged, first_line
 from realm_nb.core.files import (
     atomic_folder,
     cache_home,
@@ -69,15 +69,8 @@ class ReleasedEmbedder(Embedder):
     """The Embedder as it was released: [CLS], BERT's pooler, the projection, LayerNorm (section
     3.3)."""
 
-    def __init__(
-        self,
-        bert,
-        dim: int = 128,
-        pooling: str = "cls",
-        learned_null: bool = False,
-        frozen: int = 0,
-    ):
-        super().__init__(bert, dim, pooling, learned_null, frozen)
+    def __init__(self, bert, *args, **settings):
+        super().__init__(bert, *args, **settings)
         size = bert.config.hidden_size
         self.pooler = nn.Linear(size, size)
         self.norm.eps = bert.config.layer_norm_eps
@@ -820,7 +813,7 @@ def model_type(folder) -> str:
     try:
         raw = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         return str(raw.get("model_type", ""))
-    except (OSError, ValueError, AttributeError):
+    except DAMAGE:
         return ""
 
 
