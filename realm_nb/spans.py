@@ -310,7 +310,7 @@ class ReportOptions:
     documents: int = setting(0, "read so many documents; 0 reads all", low=0)
     tagger: str = setting("spacy", "rule, spacy, links:DUMP, or a model's folder or name")
     tokenizer: str = setting("minilm-l6", "registered weights, or a folder with a tokenizer")
-    processes: int = setting(1, "processes that tag; 0: one a core", low=0)
+    processes: int = setting(1, "processes that tag", low=1)
     png: str = setting("", "draw the spans into this file")
 
 

@@ -66,6 +66,7 @@ class Nursery:
         return int(self.process.stdout.readline())
 
     def start(self, what, log, *argv, fault=""):
+        Path(log).touch()  # there is something to read before the process is
         pid = self.ask(start=what, argv=[str(a) for a in argv], log=str(log), fault=fault)
         self.alive.add(pid)
         return pid
