@@ -27,6 +27,7 @@ from realm_nb.core.files import (
     cache_home,
     check_seal,
     digest,
+    is_sealed,
     progress,
     remove,
     seal_digest,
@@ -35,7 +36,6 @@ from realm_nb.core.files import (
 )
 from realm_nb.core.shards import (
     build_from_parts,
-    is_sealed,
     join_parts,
     make_part,
     part_folder,

@@ -38,12 +38,11 @@ from realm_nb.core.distributed import (
     world_size,
 )
 from .core.errors import UserError, cli, damaged, nearest
-from .core.files import SEAL, atomic_path, check_seal, digest, progress
+from .core.files import SEAL, atomic_path, check_seal, digest, is_sealed, progress
 from .core.folder import Run
 from realm_nb.core.loop import (
     Training,
     fit,
-    is_finished,
     latest_checkpoint,
     module_digest,
     on_disk,
@@ -454,7 +453,7 @@ def _is_done(w: Workspace, stage: str) -> bool:
     result, steps = w.run.result(stage), settings(w.config).get(f"{stage}.steps")
     if result is None or steps is None or "skipped" in result:
         return result is not None
-    if done := is_finished(w.run.checkpoints / stage, steps):
+    if done := is_sealed(w.run.checkpoints / stage / f"step_{steps}"):
         return done
     w.run.log(f"{stage}: its last checkpoint is gone or damaged; it is trained again from there")
     return False

@@ -13,10 +13,10 @@ import pytest
 
 from realm_nb import masking, recurring, store
 from realm_nb.core.errors import UserError
+from realm_nb.core.files import is_sealed
 from realm_nb.core.shards import (
     HOST,
     build_from_parts,
-    is_sealed,
     make_parts,
     part_folder,
     this_host,

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DISK_FAULTS', 'SEAL', 'SAMPLE', 'require_path', 'require_file', 'process_id', 'remove', 'atomic_path', 'write_text',
-           'as_json', 'write_json', 'sha256', 'sampled_sha256', 'seal', 'check_seal', 'seal_digest', 'drop_sealed',
-           'refuse_foreign', 'atomic_folder', 'fsync', 'fsync_tree', 'fsync_parent', 'durable_folder', 'sweep',
-           'cache_home', 'digest', 'progress', 'chunks']
+           'as_json', 'write_json', 'sha256', 'sampled_sha256', 'seal', 'check_seal', 'is_sealed', 'seal_digest',
+           'drop_sealed', 'refuse_foreign', 'atomic_folder', 'fsync', 'fsync_tree', 'fsync_parent', 'durable_folder',
+           'sweep', 'cache_home', 'digest', 'progress', 'chunks']
 
 # %% ../../nbs/core/03_files.ipynb #002
 import contextlib
@@ -23,7 +23,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from tqdm.auto import tqdm
 
-from .errors import UserError, system_error
+from .errors import DAMAGE, UserError, system_error
 
 # %% ../../nbs/core/03_files.ipynb #006
 def require_path(path) -> Path:
@@ -150,6 +150,14 @@ def check_seal(folder, *names: str, whole: bool = False) -> None:
             raise ValueError(f"{name} has another checksum")
     if text != as_json(sums):
         raise ValueError(f"{SEAL} is not as it was written")
+
+
+def is_sealed(folder) -> bool:
+    "Whether `folder` is there and, as far as is sampled, as it was sealed."
+    with contextlib.suppress(*DAMAGE):
+        check_seal(folder)
+        return True
+    return False
 
 
 def seal_digest(folder) -> str:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RESUMABLE', 'state_digest', 'module_digest', 'parameter_groups', 'schedule', 'on_disk', 'not_finite', 'check_tensors',
-           'save_checkpoint', 'load_checkpoint', 'set_aside', 'latest_checkpoint', 'is_finished', 'prune_checkpoints',
-           'Training', 'fit']
+           'save_checkpoint', 'load_checkpoint', 'set_aside', 'latest_checkpoint', 'prune_checkpoints', 'Training',
+           'fit']
 
 # %% ../../nbs/core/08_loop.ipynb #002
 import contextlib
@@ -186,16 +186,6 @@ def _newest_whole(home, log: Callable) -> str | None:
         if (folder / "optimizer.safetensors").exists():
             return folder.name
     return None
-
-
-def is_finished(home, steps: int) -> bool:
-    "Whether the last checkpoint in `home` is that of step `steps`, and whole as far as is sampled."
-    folder = Path(home) / f"step_{steps}"
-    try:
-        check_seal(folder)
-    except DAMAGE:
-        return False
-    return True
 
 
 RESUMABLE = 2  # checkpoints that can be gone on from
