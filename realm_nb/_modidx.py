@@ -1398,6 +1398,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                  'realm_nb.towers.ModelConfig': ('towers.html#modelconfig', 'realm_nb/towers.py'),
                                  'realm_nb.towers.Pointer': ('towers.html#pointer', 'realm_nb/towers.py'),
                                  'realm_nb.towers.Pointer.__init__': ('towers.html#pointer.__init__', 'realm_nb/towers.py'),
+                                 'realm_nb.towers.Pointer._in_x': ('towers.html#pointer._in_x', 'realm_nb/towers.py'),
                                  'realm_nb.towers.Pointer.forward': ('towers.html#pointer.forward', 'realm_nb/towers.py'),
                                  'realm_nb.towers.Stored': ('towers.html#stored', 'realm_nb/towers.py'),
                                  'realm_nb.towers.Stored.load_weights': ('towers.html#stored.load_weights', 'realm_nb/towers.py'),

@@ -292,6 +292,8 @@ class Pointer(nn.Module):
         self.query = nn.Linear(hidden_size, 128)
         self.key = nn.Linear(hidden_size, 128, bias=False)
         self.gate = nn.Linear(hidden_size, 1)
+        # What stands in x already is seldom what is hidden in it.
+        self.in_x = nn.Parameter(torch.tensor(-3.0))
         nn.init.normal_(self.query.weight, std=hidden_size**-0.5)
         # At first, a mask points to the token whose vector is most like its own.
         self.key.weight.data.copy_(self.query.weight.data)
@@ -312,9 +314,17 @@ class Pointer(nn.Module):
         keys = layout.rectangle(self.key(hidden))[rows]
         scores = torch.einsum("nd,nld->nl", self.query(at_mask), keys)
         scores = scores / self.key.out_features**0.5
+        ids = layout.rectangle(batch.ids)
+        scores = scores + self.in_x * self._in_x(ids, layout.rectangle(batch.segments))[rows]
         copy = torch.softmax(scores.masked_fill(~evidence, -1e4), dim=-1) * evidence
         gate = torch.sigmoid(self.gate(at_mask)) * evidence.any(1, keepdim=True)
-        return (gate * copy).float(), layout.rectangle(batch.ids)[rows]
+        return (gate * copy).float(), ids[rows]
+
+    @staticmethod
+    def _in_x(ids: Tensor, segments: Tensor) -> Tensor:
+        "Which of `ids` [R, L] stand in the first segment of their row, bool [R, L]."
+        first = torch.where(segments == 0, ids, -1)
+        return (ids[:, :, None] == first[:, None, :]).any(2)
 
 # %% ../nbs/40_towers.ipynb #028
 class Encoder(nn.Module):
