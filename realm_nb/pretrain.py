@@ -92,9 +92,9 @@ class Realm:
         self.precision = functools.partial(torch.autocast, self.device.type, **mixed)
 
     def embed_queries(self, examples: list[Example]) -> torch.Tensor:
-        "Embeddings float32 [B, D] of masked sentences, with gradient if it is enabled."
+        "Embeddings float32 [B, D] of masked sentences or their questions, with gradient."
         special, most = self.store.special, self.max_query_len
-        sequences = [query_sequence(e.x, special, most) for e in examples]
+        sequences = [query_sequence(e.query, special, most) for e in examples]
         with self.precision():
             return embed_all(self.query_embedder, sequences, self.max_tokens)
 

@@ -238,7 +238,7 @@ def stage_pretrain(w: Workspace) -> dict:
         return local_shard(batch_ids(train, step, c.batch, seed, "pretrain"))
 
     def loss_of(step: int):
-        examples = masker.batch(*zip(*batch_of(step)))
+        examples = w.questions(masker.batch(*zip(*batch_of(step))))
         index, masks = blind or refresher.index, mean_masks(examples)
         loss, scores = realm_step(realm, examples, index, c.candidates, c.marginal, masks)
         return loss, lambda: _figures(masker, examples, scores) | refresher.staleness(step)

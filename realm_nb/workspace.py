@@ -28,6 +28,7 @@ from realm_nb.masking import (
     Copies,
     MaskConfig,
     Masker,
+    Questions,
     held_out_blocks,
     prepare_copies,
     split_sentences,
@@ -285,6 +286,12 @@ class Workspace:
             return self.masker
         found = prepare_recurring(self.store, self.spans, self.config.mask.processes)
         return self._mask(self.spans.select(found))
+
+    @functools.cached_property
+    def questions(self) -> Questions:
+        "What turns a share of REALM's own training sentences into questions."
+        c = self.config
+        return Questions(self.spans, self.tokenizer, c.mask.questions, c.seed)
 
     @functools.cached_property
     def held_out(self) -> np.ndarray:

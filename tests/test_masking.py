@@ -22,6 +22,7 @@ from realm_nb.masking import (
     Copies,
     Example,
     Masker,
+    Questions,
     batch_ids,
     hash_bits,
     held_out_blocks,
@@ -571,3 +572,28 @@ def test_bad_commands(argv, needles, tmp_path, base):
         if "MediaWiki" in needles[0]
         else all(n in lines[0] for n in needles)
     ), lines[0]
+
+
+def test_a_question_keeps_the_masks_and_asks_by_label(store, table, tokenizer):
+    examples = maker(store, table, tokenizer).batch(table.sentence)
+    asked = Questions(table, tokenizer, 1.0)(examples)
+    turned = [e for e in asked if e.question is not None]
+    assert len(turned) == len(asked), "every salient span has a label"
+    for e, q in zip(examples, asked):
+        assert (q.x == e.x).all() and (q.positions == e.positions).all(), "the Encoder reads x"
+        assert tokenizer.mask_token_id not in q.query
+        assert len(q.query) < len(e.x) + 4
+    said = [tokenizer.decode(e.query.tolist()) for e in turned]
+    assert sum(" when" in text for text in said) > 50
+    assert not any(f"{word} when" in text for text in said for word in ("in", "on", "since"))
+
+
+def test_masks_that_are_no_span_ask_nothing_and_choice_is_the_same_again(store, table, tokenizer):
+    ask = Questions(table, tokenizer, 0.5)
+    random = maker(store, table, tokenizer, "random").batch(table.sentence)
+    kept = [e for e in ask(random) if e.question is None]
+    assert len(kept) > 0.8 * len(random)
+    salient = maker(store, table, tokenizer)
+    first, again = (ask([salient(s) for s in table.sentence[:99]]) for _ in range(2))
+    assert [e.question is None for e in first] == [e.question is None for e in again]
+    assert 25 < sum(e.question is None for e in first) < 75
