@@ -29,8 +29,8 @@ from realm_nb.pretrain import (
     answer_hits,
     find_candidates,
     log_probs_at_masks,
+    prior_mask,
     score,
-    valid_mask,
 )
 from .retrieval import MISSING, Index
 from .towers import evaluating
@@ -78,7 +78,7 @@ def retrieve(realm: Realm, index: Index, examples, k: int) -> tuple[np.ndarray, 
     x, null = realm.embed_queries(examples), realm.embed_blocks(np.array([MISSING]))
     ids, scores = find_candidates(realm, index, x, examples, k)
     f = torch.cat([x @ null.T, torch.from_numpy(scores).to(x.device)], 1) * realm.scale
-    return ids, f.masked_fill(~valid_mask(ids).to(x.device), -torch.inf).log_softmax(1)
+    return ids, f.masked_fill(~prior_mask(realm, ids), -torch.inf).log_softmax(1)
 
 
 @torch.no_grad()

@@ -228,11 +228,6 @@ class Example:
     question: np.ndarray | None = None  # what the Embedder reads instead of x, token ids [Q]
 
     @property
-    def query(self) -> np.ndarray:
-        "What the Embedder reads: x, or the question that it was turned into."
-        return self.x if self.question is None else self.question
-
-    @property
     def block(self) -> int:
         "The block it was taken from."
         return self.exclude[0]

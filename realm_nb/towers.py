@@ -79,6 +79,7 @@ class ModelConfig:
     dropout: float = setting(0.1, "dropout of both towers", low=0, high=0.99)
     scaled: bool = setting(False, "divide scores by sqrt(dim); the paper does not")
     shared: bool = setting(True, "one Embedder for sentences and documents")
+    null: bool = setting(True, "an ablation without: ∅ is one of the candidates")
     learned_null: bool = setting(False, "score the null document by a learned vector")
     pointer: bool = setting(False, "let the Encoder also copy from its evidence")
 

@@ -16,7 +16,7 @@ import re
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -167,7 +167,9 @@ def stage_ict(w: Workspace) -> dict:
         # The mean over processes is then the mean over pairs.
         return loss * (len(mine) * world_size() / batch), metrics
 
-    fit(w.run, _training(w, "ict", c.steps, batch_of), towers, [(towers.embedders, c.lr)], loss_of)
+    if c.steps:
+        training = _training(w, "ict", c.steps, batch_of)
+        fit(w.run, training, towers, [(towers.embedders, c.lr)], loss_of)
     vectors = w.realm_of(towers.eval()).build_index()
     if vectors is None:
         return {}
@@ -220,6 +222,14 @@ def _figures(masker, examples, scores) -> dict:
     return {**step_metrics(scores), "hit": float(hit)}
 
 
+def _pretrain_examples(w: Workspace, pairs) -> list:
+    "The examples of (sentence, draw) `pairs` as REALM's own training takes them."
+    examples = w.questions(w.train_masker.batch(*zip(*pairs)))
+    if w.config.pretrain.exclude:
+        return examples
+    return [replace(e, exclude=()) for e in examples]
+
+
 def stage_pretrain(w: Workspace) -> dict:
     "REALM pre-training, with a refreshed index."
     c, seed, towers, masker = w.config.pretrain, w.config.seed, w.trained_towers, w.train_masker
@@ -238,7 +248,7 @@ def stage_pretrain(w: Workspace) -> dict:
         return local_shard(batch_ids(train, step, c.batch, seed, "pretrain"))
 
     def loss_of(step: int):
-        examples = w.questions(masker.batch(*zip(*batch_of(step))))
+        examples = _pretrain_examples(w, batch_of(step))
         index, masks = blind or refresher.index, mean_masks(examples)
         loss, scores = realm_step(realm, examples, index, c.candidates, c.marginal, masks)
         return loss, lambda: _figures(masker, examples, scores) | refresher.staleness(step)
@@ -451,7 +461,7 @@ def check_shards(config: Config, stages: list[str]):
 def _is_done(w: Workspace, stage: str) -> bool:
     "Whether `stage` has finished, and its last checkpoint, if it makes one, is still whole."
     result, steps = w.run.result(stage), settings(w.config).get(f"{stage}.steps")
-    if result is None or steps is None or "skipped" in result:
+    if result is None or not steps or "skipped" in result:
         return result is not None
     if done := is_sealed(w.run.checkpoints / stage / f"step_{steps}"):
         return done

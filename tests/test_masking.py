@@ -581,9 +581,9 @@ def test_a_question_keeps_the_masks_and_asks_by_label(store, table, tokenizer):
     assert len(turned) == len(asked), "every salient span has a label"
     for e, q in zip(examples, asked):
         assert (q.x == e.x).all() and (q.positions == e.positions).all(), "the Encoder reads x"
-        assert tokenizer.mask_token_id not in q.query
-        assert len(q.query) < len(e.x) + 4
-    said = [tokenizer.decode(e.query.tolist()) for e in turned]
+        assert tokenizer.mask_token_id not in q.question
+        assert len(q.question) < len(e.x) + 4
+    said = [tokenizer.decode(e.question.tolist()) for e in turned]
     assert sum(" when" in text for text in said) > 50
     assert not any(f"{word} when" in text for text in said for word in ("in", "on", "since"))
 
