@@ -320,6 +320,7 @@ class PretrainConfig:
 
     steps: int = setting(200_000, "steps of training", low=1)
     batch: int = setting(512, "sentences in a step, over all processes", low=1, high=2**20)
+    accumulate: int = setting(1, "parts of it, one after another, to save memory", low=1)
     candidates: int = setting(8, "documents a sentence is read with, ∅ included", low=2, high=4096)
     lr_embedder: float = setting(3e-5, "learning rate of the Embedder", high=1)
     lr_encoder: float = setting(3e-5, "learning rate of the Encoder", high=1)

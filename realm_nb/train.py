@@ -247,9 +247,11 @@ def stage_pretrain(w: Workspace) -> dict:
     def batch_of(step: int):
         return local_shard(batch_ids(train, step, c.batch, seed, "pretrain"))
 
-    def loss_of(step: int):
+    def loss_of(number: int):
+        step, part = divmod(number, c.accumulate)
         examples = _pretrain_examples(w, batch_of(step))
         index, masks = blind or refresher.index, mean_masks(examples)
+        examples = examples[part :: c.accumulate]
         loss, scores = realm_step(realm, examples, index, c.candidates, c.marginal, masks)
         return loss, lambda: _figures(masker, examples, scores) | refresher.staleness(step)
 
@@ -263,6 +265,7 @@ def stage_pretrain(w: Workspace) -> dict:
         "pretrain",
         c.steps,
         batch_of,
+        parts=c.accumulate,
         keep=c.keep,
         before_step=refresher.before,
         extra_meta=lambda step: {"index": refresher.version, "position": step * c.batch},
@@ -393,7 +396,7 @@ class TrainOptions:
 
 RESUMABLE = re.compile(
     r"precision|device|mask\.processes|evaluate\.\w+|(warmup|ict)\.lr"
-    r"|pretrain\.(lr_\w+|refresh\w*|max_\w+|builder\w*|save_every|keep)"
+    r"|pretrain\.(lr_\w+|accumulate|refresh\w*|max_\w+|builder\w*|save_every|keep)"
 )
 
 
@@ -456,6 +459,11 @@ def check_shards(config: Config, stages: list[str]):
                 f"--{name} {batch} is less than one for each of the {n} processes; "
                 "raise it, or start fewer"
             )
+    if (batch := config.pretrain.batch // n) < config.pretrain.accumulate:
+        raise UserError(
+            f"--pretrain.accumulate {config.pretrain.accumulate} is more than the {batch} "
+            "sentences of a process in a step; lower it"
+        )
 
 # %% ../nbs/85_train.ipynb #016
 def _is_done(w: Workspace, stage: str) -> bool:

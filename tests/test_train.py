@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from realm_nb.core.folder import Metrics
+
 HEAD = [sys.executable, "-m", "realm_nb.train"]
 
 
@@ -272,3 +274,16 @@ def test_help_names_every_setting():
 
     text = subprocess.run([*HEAD, "--help-all"], capture_output=True, text=True).stdout
     assert all(f"--{name}" in text for name in settings(Config()))
+
+
+def test_a_step_in_parts_is_the_step_in_one(environment, tmp_path):
+    smoke = ("--recipe", "smoke", "--stages", "corpus,mask,warmup,ict,pretrain", "--run")
+    for parts in ("1", "3"):
+        done = train(environment, *smoke, tmp_path / parts, "--pretrain.accumulate", parts)
+        assert done.returncode == 0, done.stderr
+    whole, parted = (Metrics(tmp_path / parts / "metrics.jsonl").of("pretrain") for parts in "13")
+    for a, b in zip(whole, parted, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["grad"] == pytest.approx(b["grad"], rel=1e-3)
+    refused = train(environment, *smoke, tmp_path / "9", "--pretrain.accumulate", "9")
+    assert refused.returncode == 2 and "--pretrain.accumulate 9" in refused.stderr
