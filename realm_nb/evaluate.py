@@ -117,7 +117,7 @@ def _measure_batch(realm: Realm, masker: Masker, examples, predicted) -> dict[st
     log_p_y, p_z = sequence_log_p(scores.log_p_y_z, scores.real), scores.log_p_z.exp()
     share = p_z[:, 1:]
     ru = (retrieval_utility(log_p_y)[:, 1:] * share).sum(1) / share.sum(1).clamp_min(1e-9)
-    hits = answer_hits(masker, examples, scores.ids)[:, 1:]
+    hits = answer_hits(realm.store, masker, examples, scores.ids)[:, 1:]
     measures = {
         "ll": token_marginal(scores.log_p_z, scores.log_p_y_z, scores.real).sum(1),
         "ll_null": log_p_y[:, 0],
@@ -259,7 +259,7 @@ def inspect(realm: Realm, masker: Masker, example, ids: np.ndarray) -> list[dict
     "One dict for each candidate of `ids` int64 [K]: block, title, text, p_z, p_y_z, ru, r, hit."
     scores = score(realm, [example], ids[None])
     seen = inspection(scores.log_p_z, scores.log_p_y_z, scores.real)
-    hits = answer_hits(masker, [example], ids[None])[0].tolist()
+    hits = answer_hits(realm.store, masker, [example], ids[None])[0].tolist()
     rows = []
     for i, b in enumerate(ids.tolist()):
         row = {"block": b, "title": "∅", "text": "", "hit": hits[i]}

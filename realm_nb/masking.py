@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Policy', 'POLICIES', 'MOST', 'SPAN_LENGTHS', 'HASHED', 'QUESTION_WORDS', 'splitmix64', 'hash_bits', 'randint',
            'hash_key', 'MaskConfig', 'budgets', 'concat_ranges', 'sample_positions', 'mask_positions', 'normal',
-           'hash_text', 'hash_sentences', 'find_repeated', 'Copies', 'prepare_copies', 'Example', 'draw_spans',
-           'excluded_blocks', 'Masker', 'Questions', 'held_out_blocks', 'split_sentences', 'shuffled', 'nth_ids',
+           'hash_text', 'hash_sentences', 'find_repeated', 'Copies', 'CopiesElsewhere', 'prepare_copies', 'Example',
+           'draw_spans', 'Masker', 'Questions', 'held_out_blocks', 'split_sentences', 'shuffled', 'nth_ids',
            'batch_ids']
 
 # %% ../nbs/30_masking.ipynb #002
@@ -74,6 +74,7 @@ class MaskConfig:
     max_query_len: int = setting(96, "word pieces of a masked sentence", low=8, high=500)
     recurring: bool = setting(False, "pre-train only on spans that stand in another block too")
     same_budget: bool = setting(False, "span and random hide as many tokens as salient would")
+    sentences: str = setting("", "pre-train on another corpus's sentences than the one searched")
     questions: float = setting(0.0, "share of sentences searched with as questions", high=1)
     exclude_copies: bool = setting(True, "keep blocks that repeat the sentence from its candidates")
     processes: int = setting(1, "processes that prepare the corpus; 0: one a core", low=0, high=256)
@@ -157,6 +158,7 @@ class Copies:
     `UserError` if `folder`, where `prepare_copies` keeps them, is damaged."""
 
     def __init__(self, store: TokenStore, folder=None):
+        self.store = store
         if folder is None:
             self.hashes = hash_sentences(store, 0, store.n_sentences)
             self.order, values = find_repeated(self.hashes)
@@ -171,6 +173,12 @@ class Copies:
         self.repeated = self.order[by_id]
         self.first = np.searchsorted(values, values, "left")[by_id]
         self.last = np.searchsorted(values, values, "right")[by_id]
+
+    def excluded(self, ids: np.ndarray) -> list[tuple]:
+        "The blocks that each sentence of `ids` int64 [B] must not be read with, its own first."
+        own = self.store.block_of(ids).tolist()
+        with_copies = [self.store.block_of(self.of(s)).tolist() for s in ids]
+        return [tuple(dict.fromkeys([b, *others])) for b, others in zip(own, with_copies)]
 
     def of(self, sentence: int) -> np.ndarray:
         "Ids int64 [n] of up to 64 sentences with the same words, itself among them."
@@ -201,6 +209,24 @@ def _join_hashes(n: int, parts: list[Path], folder: Path):
     order, values = find_repeated(hashes)
     np.save(folder / "order.npy", order)
     np.save(folder / "values.npy", values)
+
+
+class CopiesElsewhere:
+    """Where the sentences of one store stand in another, `searched`, up to case and punctuation:
+    what X may not be read with when it isn't what is searched (section 4.3: CC-News)."""
+
+    def __init__(self, copies: Copies, searched: Copies):
+        order = np.argsort(searched.hashes, kind="stable")
+        values = searched.hashes[order]
+        self.searched, self.order = searched.store, order
+        self.first = np.searchsorted(values, copies.hashes, "left")
+        self.last = np.searchsorted(values, copies.hashes, "right")
+
+    def excluded(self, ids: np.ndarray) -> list[tuple]:
+        "The blocks searched that hold each sentence of `ids` int64 [B]; mostly there are none."
+        where = zip(self.first[ids].tolist(), self.last[ids].tolist())
+        found = [self.searched.block_of(self.order[a:b][:64]).tolist() for a, b in where]
+        return [tuple(dict.fromkeys(blocks)) for blocks in found]
 
 
 def prepare_copies(store: TokenStore, processes: int = 1) -> Copies:
@@ -246,15 +272,6 @@ def draw_spans(spans: SpanTable, key: int, ids: np.ndarray, draws: np.ndarray):
     first = spans.start[row].astype(np.int64)
     return first, spans.end[row] - first
 
-
-def excluded_blocks(store: TokenStore, copies: Copies | None, ids: np.ndarray) -> list[tuple]:
-    "The blocks that each sentence of `ids` int64 [B] must not be read with, its own first."
-    own = store.block_of(ids).tolist()
-    if copies is None:
-        return [(b,) for b in own]
-    with_copies = [store.block_of(copies.of(s)).tolist() for s in ids]
-    return [tuple(dict.fromkeys([b, *others])) for b, others in zip(own, with_copies)]
-
 # %% ../nbs/30_masking.ipynb #019
 class Masker:
     """Makes the example of any (sentence, draw): deterministic, so workers and restarts cannot
@@ -270,7 +287,7 @@ class Masker:
         max_query_len: int = 96,
         seed: int = 0,
         same_budget: bool = False,
-        copies: Copies | None = None,
+        copies: Copies | CopiesElsewhere | None = None,
     ):
         if policy not in POLICIES:
             raise UserError(f"unknown masking policy {policy!r}{nearest(policy, POLICIES)}")
@@ -297,7 +314,8 @@ class Masker:
         y = x[at]
         x[at] = self.store.special.mask
         cut = np.cumsum(count)[:-1]
-        exclude = excluded_blocks(self.store, self.copies, ids)
+        own = self.store.block_of(ids)[:, None]
+        exclude = self.copies.excluded(ids) if self.copies else map(tuple, own.tolist())
         rows = zip(np.split(x, ends[:-1]), np.split(positions, cut), np.split(y, cut))
         return [Example(*row, s, e) for row, s, e in zip(rows, ids.tolist(), exclude)]
 

@@ -245,9 +245,12 @@ def step_metrics(scores: Scores) -> dict[str, float]:
     return {"ru": (share * ru).sum(1).mean().item(), "p_null": p_z[:, 0].mean().item()}
 
 
-def answer_hits(masker: Masker, examples: list[Example], ids: np.ndarray) -> np.ndarray:
-    "Which candidates of `ids` int64 [B, K] hold the hidden words, bool [B, K]; ∅ never does."
-    texts = {b: masker.store.text(b) for b in np.unique(ids) if b != MISSING}
+def answer_hits(
+    store: TokenStore, masker: Masker, examples: list[Example], ids: np.ndarray
+) -> np.ndarray:
+    """Which candidates of `ids` int64 [B, K], blocks of `store`, hold the words that `masker` hid,
+    bool [B, K]; ∅ never does."""
+    texts = {b: store.text(b) for b in np.unique(ids) if b != MISSING}
     hits = [
         [b in texts and holds(texts[b], answer) for b in row]
         for row, answer in zip(ids, map(masker.answer, examples))

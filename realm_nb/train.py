@@ -49,7 +49,7 @@ from realm_nb.core.loop import (
 )
 from .evaluate import compare, inspect, measure, showcase, table, write_report
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
-from .masking import batch_ids, split_sentences
+from .masking import batch_ids
 from .plan import PlanOptions, show_plan, step_memory
 from realm_nb.pretrain import (
     Realm,
@@ -93,6 +93,7 @@ def stage_mask(w: Workspace) -> dict:
         "spans": w.spans.report,
         "train_sentences": len(train),
         "held_out_sentences": len(held),
+        "pretrain_sentences": len(w.pretrain_sentences),
     }
 
 
@@ -216,9 +217,9 @@ def make_refresher(w: Workspace, realm: Realm):
     return own if world_size() == 1 else RankZeroRefresher(own)
 
 
-def _figures(masker, examples, scores) -> dict:
+def _figures(store, masker, examples, scores) -> dict:
     "What is shown of a step."
-    hit = answer_hits(masker, examples, scores.ids).any(1).mean()
+    hit = answer_hits(store, masker, examples, scores.ids).any(1).mean()
     return {**step_metrics(scores), "hit": float(hit)}
 
 
@@ -233,12 +234,7 @@ def _pretrain_examples(w: Workspace, pairs) -> list:
 def stage_pretrain(w: Workspace) -> dict:
     "REALM pre-training, with a refreshed index."
     c, seed, towers, masker = w.config.pretrain, w.config.seed, w.trained_towers, w.train_masker
-    train, _ = split_sentences(masker, w.held_out)
-    if not len(train):
-        raise UserError(
-            f"no name or date of {w.config.corpus.source} stands in two blocks; "
-            "give a larger corpus, or --mask.recurring false"
-        )
+    train = w.pretrain_sentences
     _start_from(w, "ict", "warmup")
     realm, learns = w.realm_of(towers), c.retrieval != "frozen"
     refresher = make_refresher(w, realm)
@@ -253,7 +249,7 @@ def stage_pretrain(w: Workspace) -> dict:
         index, masks = blind or refresher.index, mean_masks(examples)
         examples = examples[part :: c.accumulate]
         loss, scores = realm_step(realm, examples, index, c.candidates, c.marginal, masks)
-        return loss, lambda: _figures(masker, examples, scores) | refresher.staleness(step)
+        return loss, lambda: _figures(w.store, masker, examples, scores) | refresher.staleness(step)
 
     param_groups: list = [(towers.encoder, c.lr_encoder)]
     if learns:

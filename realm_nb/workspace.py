@@ -8,7 +8,7 @@ __all__ = ['RECIPES', 'STAGE_LABELS', 'Config', 'smoke', 'quick', 'qa', 'hour', 
 
 # %% ../nbs/82_workspace.ipynb #002
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,6 +26,7 @@ from .evaluate import EvaluateConfig
 from .ict import IctConfig
 from realm_nb.masking import (
     Copies,
+    CopiesElsewhere,
     MaskConfig,
     Masker,
     Questions,
@@ -286,31 +287,63 @@ class Workspace:
         m = self.config.mask
         return prepare_copies(self.store, m.processes) if m.exclude_copies else None
 
-    def _mask(self, spans: SpanTable) -> Masker:
+    def _mask(self, store: TokenStore, spans: SpanTable, copies) -> Masker:
         m, seed = self.config.mask, self.config.seed
-        return Masker(
-            self.store, spans, m.policy, m.max_query_len, seed, m.same_budget, self.copies
-        )
+        return Masker(store, spans, m.policy, m.max_query_len, seed, m.same_budget, copies)
 
     @functools.cached_property
     def masker(self) -> Masker:
         "The masker of the warm-up and of the evaluation: any salient span."
-        return self._mask(self.spans)
+        return self._mask(self.store, self.spans, self.copies)
 
     @functools.cached_property
     def train_masker(self) -> Masker:
-        """The masker of REALM's own training: with `mask.recurring`, only spans that stand in
-        another block too."""
-        if not self.config.mask.recurring:
-            return self.masker
-        found = prepare_recurring(self.store, self.spans, self.config.mask.processes)
-        return self._mask(self.spans.select(found))
+        """The masker of REALM's own training: with `mask.sentences`, of another corpus's sentences;
+        with `mask.recurring`, only spans that stand in another block of theirs too."""
+        m, masker = self.config.mask, self.masker
+        if m.sentences:
+            store = self.sentence_store
+            spans = prepare_spans(store, m.tagger, m.max_query_len, m.processes)
+            copies = CopiesElsewhere(
+                prepare_copies(store, m.processes), prepare_copies(self.store, m.processes)
+            )
+            masker = self._mask(store, spans, copies)
+        if not m.recurring:
+            return masker
+        found = prepare_recurring(masker.store, masker.spans, m.processes)
+        return self._mask(masker.store, masker.spans.select(found), masker.copies)
+
+    @functools.cached_property
+    def sentence_store(self) -> TokenStore:
+        "The corpus whose sentences REALM's own training masks, if it isn't the one searched."
+        corpus = replace(self.config.corpus, source=self.config.mask.sentences)
+        store = prepare_store(corpus, self.tokenizer, self.config.mask.processes)
+        self.run.hold(**{"store of sentences": store.fingerprint})
+        return store
+
+    @functools.cached_property
+    def pretrain_sentences(self) -> np.ndarray:
+        """The sentences that REALM's own training masks, ids int64 [n] of `train_masker`: none of a
+        block that is held out, nor a copy of one. Raises `UserError` if there is none."""
+        masker, m = self.train_masker, self.config.mask
+        train = masker.sentences
+        if m.sentences:
+            held = [self.held_out[list(blocks)].any() for blocks in masker.copies.excluded(train)]
+            train = train[~np.array(held, bool)]
+        else:
+            train, _ = split_sentences(masker, self.held_out)
+        if not len(train):
+            raise UserError(
+                f"no name or date of {m.sentences or self.config.corpus.source} stands in two "
+                "blocks; give a larger corpus, or --mask.recurring false"
+            )
+        return train
 
     @functools.cached_property
     def questions(self) -> Questions:
         "What turns a share of REALM's own training sentences into questions."
         c = self.config
-        return Questions(self.spans, self.tokenizer, c.mask.questions, c.seed)
+        return Questions(self.train_masker.spans, self.tokenizer, c.mask.questions, c.seed)
 
     @functools.cached_property
     def held_out(self) -> np.ndarray:

@@ -20,6 +20,7 @@ from realm_nb.masking import (
     MOST,
     POLICIES,
     Copies,
+    CopiesElsewhere,
     Example,
     Masker,
     Questions,
@@ -597,3 +598,18 @@ def test_masks_that_are_no_span_ask_nothing_and_choice_is_the_same_again(store, 
     first, again = (ask([salient(s) for s in table.sentence[:99]]) for _ in range(2))
     assert [e.question is None for e in first] == [e.question is None for e in again]
     assert 25 < sum(e.question is None for e in first) < 75
+
+
+def test_sentences_of_another_corpus_leave_out_their_copies_where_they_are_searched(
+    store, table, tokenizer, mini, tmp_path
+):
+    copied, block = store.sentence_text(7), int(store.block_of(7))
+    texts = [f"Somebody wrote this in 1901. {copied}", "Nothing of 1902 stands elsewhere."]
+    news = build_store([Document("news", t) for t in texts], tokenizer, tmp_path / "news")
+    elsewhere = CopiesElsewhere(Copies(news), Copies(store))
+    excluded = dict(zip(range(news.n_sentences), elsewhere.excluded(np.arange(news.n_sentences))))
+    there = [s for s in excluded if news.sentence_text(s) == copied]
+    assert len(there) == 1 and excluded.pop(there[0]) == (block,)
+    assert set(excluded.values()) == {()}
+    masker = maker(news, tag_store(news, RuleTagger(), 48), tokenizer, copies=elsewhere)
+    assert {e.exclude for e in masker.batch(masker.sentences)} <= {(), (block,)}

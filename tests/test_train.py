@@ -287,3 +287,19 @@ def test_a_step_in_parts_is_the_step_in_one(environment, tmp_path):
         assert a["grad"] == pytest.approx(b["grad"], rel=1e-3)
     refused = train(environment, *smoke, tmp_path / "9", "--pretrain.accumulate", "9")
     assert refused.returncode == 2 and "--pretrain.accumulate 9" in refused.stderr
+
+
+def test_sentences_may_come_from_another_corpus_than_the_one_searched(environment, tmp_path):
+    news = tmp_path / "news.jsonl"
+    lines = [f"In {1900 + i} Marie Curie spoke in Warsaw on day {i}." for i in range(40)]
+    news.write_text("".join(json.dumps({"title": t[:7], "text": t}) + "\n" for t in lines))
+    flags = ("--recipe", "smoke", "--mask.recurring", "false", "--mask.sentences")
+    done = train(environment, *flags, news, "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "run/stages/mask.json").read_text())
+    assert found["pretrain_sentences"] == 40 < found["train_sentences"]
+    held = json.loads((tmp_path / "run/inputs.json").read_text())
+    assert held["store of sentences"] != held["token store"]
+    wrong = train(environment, *flags, tmp_path / "no.jsonl", "--run", tmp_path / "other")
+    assert wrong.returncode == 2 and "no.jsonl" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert not (tmp_path / "other/checkpoints").exists()
