@@ -35,6 +35,7 @@ def judged(path, load, monkeypatch) -> list[bool]:
     "Whether each claim of the lesson `path` holds, with towers that `load` gives."
     matplotlib.use("agg")
     monkeypatch.chdir(path.parent)
+    monkeypatch.syspath_prepend(ROOT / "nbs")  # for `checkers`
     monkeypatch.setattr(Towers, "load", load)
     start, after = (load(POCKET / name).eval() for name in ("ict", "realm"))
     there: dict = {"__name__": "lesson"}

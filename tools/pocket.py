@@ -35,6 +35,7 @@ def halve(path: Path):
 
 
 def main() -> int:
+    sys.path.insert(0, str(ROOT / "nbs"))  # for `checkers`
     there: dict = {"__name__": "pocket"}
     for source in cells(LESSON, "pocket", "train"):
         exec(source, there)
