@@ -45,7 +45,7 @@ from realm_nb.towers import (
     query_sequence,
 )
 
-# %% ../nbs/70_pretrain.ipynb #006
+# %% ../nbs/70_pretrain.ipynb #013
 def words(text: str) -> str:
     "`text` in lower case, its words separated and surrounded by single blanks."
     return " " + " ".join(re.findall(r"\w+", text.lower())) + " "
@@ -55,7 +55,7 @@ def holds(text: str, answer: str) -> bool:
     "Whether `answer` stands in `text` as whole words."
     return words(answer) in words(text) and bool(words(answer).strip())
 
-# %% ../nbs/70_pretrain.ipynb #009
+# %% ../nbs/70_pretrain.ipynb #016
 @dataclass
 class Scores:
     "For B sentences with K candidates and up to M masks."
@@ -114,7 +114,7 @@ class Realm:
         rows = embed_store(embedder, self.store, blocks, self.dtype, self.stored, bar)
         return gather_to_rank0(rows)
 
-# %% ../nbs/70_pretrain.ipynb #012
+# %% ../nbs/70_pretrain.ipynb #019
 def valid_mask(ids: np.ndarray) -> torch.Tensor:
     """Which candidates of `ids` int64 [B, K] are there, bool [B, K]: the first always (a block or
     ∅), the others unless MISSING."""
@@ -142,7 +142,7 @@ def find_candidates(
     scores, ids = index.search(x.detach().cpu().numpy(), k - 1, exclude)
     return np.pad(ids, ((0, 0), (1, 0)), constant_values=MISSING), scores
 
-# %% ../nbs/70_pretrain.ipynb #015
+# %% ../nbs/70_pretrain.ipynb #022
 def score_candidates(realm: Realm, x: torch.Tensor, ids: np.ndarray) -> torch.Tensor:
     """Log p(z|x) [B, K] of the candidate blocks `ids` int64 [B, K] for embeddings `x` [B, D], with
     gradient to the Embedder (section 3.2)."""
@@ -162,7 +162,7 @@ def start_null(realm: Realm, examples: list[Example], index: Index, k: int):
     if len(found) and mean.any():  # else ∅ has nothing to be as likely as
         null.copy_(mean * float(found.mean()) / (mean @ mean))
 
-# %% ../nbs/70_pretrain.ipynb #018
+# %% ../nbs/70_pretrain.ipynb #025
 def join_candidates(realm: Realm, examples: list[Example], ids: np.ndarray):
     """x joined with each candidate of `ids` int64 [B, K], repeated pairs once.
 
@@ -207,7 +207,7 @@ def score_answers(realm: Realm, examples: list[Example], ids: np.ndarray):
     real[b, j] = True
     return log_p.new_zeros(*ids.shape, size).index_put((b, k, j), log_p), real
 
-# %% ../nbs/70_pretrain.ipynb #021
+# %% ../nbs/70_pretrain.ipynb #028
 def realm_step(
     realm: Realm,
     examples: list[Example],
@@ -228,7 +228,7 @@ def realm_step(
     loss = realm_loss(log_p, log_p_y_z, real, marginal, masks)  # -log p(y|x), a number
     return loss, Scores(ids, log_p, log_p_y_z, real)
 
-# %% ../nbs/70_pretrain.ipynb #023
+# %% ../nbs/70_pretrain.ipynb #030
 def score(realm: Realm, examples: list[Example], ids: np.ndarray) -> Scores:
     "p(z|x) and p(y|z,x) of given candidates `ids` int64 [B, K], with gradient to both towers."
     log_p_y_z, real = score_answers(realm, examples, ids)
@@ -262,7 +262,7 @@ def mean_masks(examples: list[Example]) -> float:
     "What a loss is divided by: the number of masks in the batch, or its mean over processes."
     return mean_over_processes(sum(len(e.y) for e in examples))
 
-# %% ../nbs/70_pretrain.ipynb #030
+# %% ../nbs/70_pretrain.ipynb #037
 @dataclass
 class WarmupConfig:
     "Reading warm-up, for bases without a masked-language-model head."
@@ -316,7 +316,7 @@ def warmup_step(
             metrics[name] = -(log_p.detach() * which).sum().item() / which.sum().item()
     return loss, metrics
 
-# %% ../nbs/70_pretrain.ipynb #035
+# %% ../nbs/70_pretrain.ipynb #054
 @dataclass
 class PretrainConfig:
     "REALM pre-training."

@@ -1,15 +1,21 @@
 "Puzzles of the lessons: each stub fails, each folded solution passes, typical mistakes are named."
 
 import ast
+import importlib.util
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = sorted((ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"), key=lambda path: path.name)
+sys.path.insert(0, str(ROOT / "nbs"))  # where `checkers` lies
+spec = importlib.util.find_spec("checkers")
+spec.loader.exec_module(checkers := importlib.util.module_from_spec(spec))
 SOLUTION = re.compile(r"<summary>Solution</summary>\s+```python\n(.+?)```", re.DOTALL)
 
 
@@ -60,8 +66,63 @@ def test_a_stub_fails_and_the_solution_passes(path, stub, check, above, capsys):
     assert capsys.readouterr().out == "✓ right\n"
 
 
-def test_the_first_lesson_has_three_puzzles():
+def test_the_first_lesson_has_three_puzzles_and_the_others_twelve():
     assert len(puzzles(ROOT / "nbs/01_one_page.ipynb")) == 3
+    asked = [ast.unparse(ast.parse(call)) for _, _, call, _ in (p.values for p in PUZZLES)]
+    asked = re.findall(r"checkers\.(\w+)\.check", " ".join(asked))
+    assert sorted(asked) == sorted(CHECKERS) and len(asked) >= 12
+
+
+CHECKERS = {name: p for name, p in vars(checkers).items() if isinstance(p, checkers.Puzzle)}
+MISTAKES = [
+    pytest.param(puzzle, *mistake, id=f"{name}-{i}")
+    for name, puzzle in CHECKERS.items()
+    for i, mistake in enumerate(puzzle.mistakes)
+]
+
+
+@pytest.mark.parametrize("puzzle, message, wrong", MISTAKES)
+def test_each_typical_mistake_gets_its_own_message(puzzle, message, wrong, capsys):
+    puzzle.check(wrong)
+    said = capsys.readouterr().out
+    assert said.startswith("✗ ") and len(said) > 15
+    others = [p for p in puzzle.mistakes if p[1] is not wrong and isinstance(p[0], str)]
+    assert said == f"✗ {message}\n" if isinstance(message, str) else "{" not in said
+    assert isinstance(message, str) or said[2:-1] not in [m for m, _ in others]
+
+
+@pytest.mark.parametrize("name", CHECKERS)
+def test_differences_are_shown_in_red_and_nothing_else_is(name):
+    puzzle = CHECKERS[name]
+    assert "background" not in puzzle.show(puzzle.right).data
+    assert "background" in puzzle.show(puzzle.mistakes[0][1]).data
+    assert "background" in puzzle.show(lambda *arguments: ...).data
+
+
+@pytest.mark.parametrize(
+    "name, attempt, message",
+    [
+        ("inside", "lambda s, a, b: (s[:, 0] < b) & (s[:, 1] > a)", "only half inside"),
+        ("pack", "lambda c, t, m: list(range(len(c) + 1))", "the shape is [6]"),
+        ("ict", "lambda s: -s.log_softmax(1)[:, 0].mean()", "right for row 0 only"),
+        ("top_k", "lambda s, k, e: s.argsort(1, descending=True)[:, :k]", "its own block"),
+        ("top_k", "lambda s, k, e: s.topk(k)", "a result of shape [2, 2]"),
+        ("p_z", "lambda x, z, v: torch.einsum('bd,bkd->bk', x, z).softmax(1)", "mask before"),
+        ("token_form", "lambda p, y, r: ((p.exp()[..., None] * y).sum(1)) * r", "Jensen"),
+        ("reward", "lambda p, y: (p + y).softmax(1)", "Σ r = 1.0, it must be 0"),
+        ("ru", "lambda y: y - y[:, -1, None]", "∅ is column 0"),
+        (
+            "realm_step",
+            "lambda x, z, s, y: -(s.softmax(1) * y.exp()).sum(1).log().mean()",
+            "you took the index's scores",
+        ),
+        ("realm_step", "lambda x, z, s, y: 1.5", "a tensor with one number"),
+        ("due", "lambda step, every: step and not step % every", "step 0 trains without"),
+    ],
+)
+def test_a_readers_own_mistake_is_named(name, attempt, message, capsys):
+    CHECKERS[name].check(eval(attempt, {"torch": torch}))
+    assert message in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
