@@ -163,7 +163,7 @@ def recipe(name: str) -> Config:
         raise UserError(f"unknown recipe {name!r}{nearest(name, RECIPES)}")
     return RECIPES[name]()
 
-# %% ../nbs/82_workspace.ipynb #008
+# %% ../nbs/82_workspace.ipynb #010
 def scratch_base(config: Config) -> Path:
     "The folder of a small random BERT with a vocabulary of the corpus's own, made on first use."
     c = config.corpus
@@ -180,7 +180,7 @@ def scratch_base(config: Config) -> Path:
             tokenizer.save_pretrained(tmp)
     return folder
 
-# %% ../nbs/82_workspace.ipynb #010
+# %% ../nbs/82_workspace.ipynb #012
 class TrainingState(NamedTuple):
     """A moment of training.
 
