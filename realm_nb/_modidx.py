@@ -2,7 +2,10 @@
 
 d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url': '', 'lib_path': 'realm_nb'},
   'syms': { 'realm_nb.answers': { 'realm_nb.answers.Candidate': ('answers.html#candidate', 'realm_nb/answers.py'),
+                                  'realm_nb.answers.Candidate.blocks': ('answers.html#candidate.blocks', 'realm_nb/answers.py'),
+                                  'realm_nb.answers.Candidate.evidence': ('answers.html#candidate.evidence', 'realm_nb/answers.py'),
                                   'realm_nb.answers.Fact': ('answers.html#fact', 'realm_nb/answers.py'),
+                                  'realm_nb.answers.Place': ('answers.html#place', 'realm_nb/answers.py'),
                                   'realm_nb.answers.Prediction': ('answers.html#prediction', 'realm_nb/answers.py'),
                                   'realm_nb.answers.Prediction.found': ('answers.html#prediction.found', 'realm_nb/answers.py'),
                                   'realm_nb.answers.Sentence': ('answers.html#sentence', 'realm_nb/answers.py'),
@@ -12,6 +15,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                   'realm_nb.answers._runs': ('answers.html#_runs', 'realm_nb/answers.py'),
                                   'realm_nb.answers.candidate_answers': ('answers.html#candidate_answers', 'realm_nb/answers.py'),
                                   'realm_nb.answers.check_candidates': ('answers.html#check_candidates', 'realm_nb/answers.py'),
+                                  'realm_nb.answers.echoes': ('answers.html#echoes', 'realm_nb/answers.py'),
                                   'realm_nb.answers.facts_table': ('answers.html#facts_table', 'realm_nb/answers.py'),
                                   'realm_nb.answers.is_right': ('answers.html#is_right', 'realm_nb/answers.py'),
                                   'realm_nb.answers.load_facts': ('answers.html#load_facts', 'realm_nb/answers.py'),

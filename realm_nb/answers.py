@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['COMMON', 'LENGTH', 'CHECK', 'OVERLAP', 'FOLLOWS', 'NEAR', 'READ', 'CHECKED', 'PIECES', 'RUN', 'MEASURED',
-           'plain_words', 'telling_words', 'Sentence', 'Candidate', 'split_passages', 'candidate_answers',
-           'read_candidates', 'check_candidates', 'Prediction', 'predict_answers', 'Fact', 'load_facts', 'is_right',
-           'measure_facts', 'facts_table']
+           'plain_words', 'telling_words', 'echoes', 'Sentence', 'Place', 'Candidate', 'split_passages',
+           'candidate_answers', 'read_candidates', 'check_candidates', 'Prediction', 'predict_answers', 'Fact',
+           'load_facts', 'is_right', 'measure_facts', 'facts_table']
 
 # %% ../nbs/81_answers.ipynb #002
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -32,7 +32,9 @@ from .towers import embed_all, evaluating, pair_sequence
 # %% ../nbs/81_answers.ipynb #008
 _COMMON = (
     "a an the of in on at to for and or by with from is was were be as that it its his her he she "
-    "they this s which who also not are has had have but than their been one"
+    "they this s which who also not are has had have but than their been one where when while "
+    "during after before into about between through over under up out there these those such some "
+    "other many most more all any each both only so if can could will would should do does did no"
 )
 COMMON = frozenset(re.findall(r"\w+", _COMMON))
 
@@ -47,6 +49,18 @@ def telling_words(text: str) -> set[str]:
     "The words of `text` that tell what it is about, a plural like its singular."
     stems = (w[:-1] if len(w) > 3 and w.endswith("s") else w for w in plain_words(text))
     return set(stems) - COMMON
+
+
+def echoes(words: set[str], x: set[str]) -> bool:
+    "Whether a word of `words` is one of `x`, or as near to it as *Albanian* to *Albania*."
+    near = (
+        (a.startswith(b) or b.startswith(a))
+        and min(len(a), len(b)) > 4
+        and abs(len(a) - len(b)) < 4
+        for a in words
+        for b in x
+    )
+    return bool(words & x) or any(near)
 
 # %% ../nbs/81_answers.ipynb #011
 LENGTH = 0.75  # log p(y|x) is divided by the number of word pieces to this power
@@ -72,24 +86,42 @@ class Sentence(NamedTuple):
     title_ids: list[int]
 
 
-@dataclass(eq=False)
-class Candidate:
-    """Words that may fill the blank, and where they stand: `start` to `end` in the text of `block`.
+class Place(NamedTuple):
+    """Where words stand: `start` to `end` in the text of `block`.
 
-    `evidence`: what overlap and the word before add to the score; `blocks`: all that hold it."""
+    `overlap`: the share of x's telling words in that sentence or its title; `follows`: whether
+    they stand behind the word that the blank is behind."""
 
-    text: str
-    token_ids: tuple[int, ...]
     block: int
     start: int
     end: int
     sentence: Sentence
-    evidence: float
-    blocks: set[int] = field(default_factory=set)
+    overlap: float
+    follows: bool
+
+
+@dataclass
+class Candidate:
+    "Words that may fill the blank, and the places where they stand, the most telling first."
+
+    text: str
+    token_ids: tuple[int, ...]
+    places: list[Place]
     log_p: float = -np.inf  # log p(y|x) of the passages that hold it
     cosine: float = -1.0  # of the filled sentence and the one it stands in
     score: float = -np.inf
     share: float = 0.0  # of all candidates' exp(score)
+
+    @property
+    def blocks(self) -> list[int]:
+        "The passages that hold it."
+        return sorted({place.block for place in self.places})
+
+    @property
+    def evidence(self) -> float:
+        "What overlap and the word before add to the score."
+        overlap, follows = (max(p[i] for p in self.places) for i in (4, 5))
+        return OVERLAP * overlap + FOLLOWS * follows
 
 
 def split_passages(store, tokenizer, blocks) -> list[Sentence]:
@@ -129,26 +161,27 @@ def candidate_answers(
 ) -> list[Candidate]:
     """Up to `most` runs of words of the sentences `found` that share no word with what stands
     before and after the `blank`, likeliest first; log p(z|x) of each block decides, too."""
-    x, best = telling_words(" ".join(blank)), {}  # type: ignore[var-annotated]
-    last = plain_words(blank[0])[-1:]
+    x, last = telling_words(" ".join(blank)), plain_words(blank[0])[-1:]
+    candidates: dict[tuple[int, ...], Candidate] = {}
     for sentence in found:
         known = telling_words(f"{sentence.title} {sentence.text}")
-        overlap = OVERLAP * len(x & known) / max(1, len(x))
+        overlap = len(x & known) / max(1, len(x))
         for i, j, before in _runs(sentence):
             start, end = sentence.spans[i][0], sentence.spans[j - 1][1]
             text, ids = sentence.text[start:end], tuple(sentence.token_ids[i:j])
-            own = telling_words(text)
-            ends = plain_words(text)
-            if not own or own & x or ends[0] in COMMON or ends[-1] in COMMON:
+            words, own = plain_words(text), telling_words(text)
+            if not own or echoes(own, x) or {words[0], words[-1]} & COMMON:
                 continue
-            at, evidence = sentence.start, overlap + FOLLOWS * (bool(last) and before == last)
-            place = sentence.block, at + start, at + end
-            new = Candidate(text, ids, *place, sentence, evidence)
-            old = best.get(ids, new)
-            if evidence + log_p_z[new.block] >= old.evidence + log_p_z[old.block]:
-                best[ids], new.blocks = new, old.blocks
-            best[ids].blocks.add(sentence.block)
-    return sorted(best.values(), key=lambda c: -c.evidence - log_p_z[c.block])[:most]
+            where = sentence.block, sentence.start + start, sentence.start + end
+            place = Place(*where, sentence, overlap, bool(last) and before == last)
+            candidates.setdefault(ids, Candidate(text, ids, [])).places.append(place)
+
+    def at_once(place):
+        return OVERLAP * place.overlap + FOLLOWS * place.follows + log_p_z[place.block]
+
+    for c in candidates.values():
+        c.places.sort(key=at_once, reverse=True)
+    return sorted(candidates.values(), key=lambda c: -at_once(c.places[0]))[:most]
 
 # %% ../nbs/81_answers.ipynb #015
 def _query(parts, middle, most: int) -> Example:
@@ -181,7 +214,7 @@ def read_candidates(
     rows[b, k, j] = torch.arange(len(b), device=b.device)
     for c in found:
         n = len(c.token_ids)
-        i, blocks = lengths.index(n), sorted(c.blocks)
+        i, blocks = lengths.index(n), c.blocks
         at = [1 + holders[i].index(block) for block in blocks]
         each = log_p[rows[i, at, :n], torch.tensor(c.token_ids)].sum(1)  # log p(y|z,x)
         prior = each.new_tensor([log_p_z[block] for block in blocks])
@@ -191,19 +224,24 @@ def read_candidates(
 # %% ../nbs/81_answers.ipynb #018
 @torch.no_grad()
 def check_candidates(realm: Realm, parts, found: list[Candidate]) -> float:
-    """Sets each candidate's `cosine`; returns the highest cosine of x itself and a sentence in
-    which one of them stands."""
+    """Sets each candidate's `cosine`, that of the best of its first two places, which comes first
+    from then on; returns the highest cosine of x itself and one of these sentences."""
     special, most = realm.store.special, realm.max_query_len
     middles = [[special.mask], *(c.token_ids for c in found)]
-    own = list({(c.sentence.block, c.sentence.start): c.sentence for c in found}.values())
+    kept = [place.sentence for c in found for place in c.places[:2]]
+    own = {(s.block, s.start): s for s in kept}
+    columns = {key: i for i, key in enumerate(own)}
     length = realm.store.max_block_len
-    documents = [pair_sequence(s.title_ids, s.token_ids, special, length) for s in own]
+    documents = [pair_sequence(s.title_ids, s.token_ids, special, length) for s in own.values()]
     with realm.precision():
         z = normalize(embed_all(realm.towers.embedder, documents, realm.max_tokens))
     x = normalize(realm.embed_queries([_query(parts, middle, most) for middle in middles]))
     cosines = (x @ z.T).cpu()  # [1 + n, sentences]
-    for c, row in zip(found, cosines[1:]):
-        c.cosine = row[own.index(c.sentence)].item()
+    for c, row in zip(found, cosines[1:].tolist()):
+        near = [row[columns[p.block, p.sentence.start]] for p in c.places[:2]]
+        best = near.index(max(near))
+        c.cosine = near[best]
+        c.places.insert(0, c.places.pop(best))
     return cosines[0].max().item()
 
 # %% ../nbs/81_answers.ipynb #021
