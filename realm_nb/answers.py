@@ -133,6 +133,8 @@ def split_passages(store, tokenizer, blocks) -> list[Sentence]:
             at = text.index(sentence, at)
             rows.append((block, at, sentence, store.title(block)))
             at += len(sentence)
+    if not rows:
+        return []
     found = tokenize(tokenizer, [text for row in rows for text in row[2:]])
     ids, spans = found["input_ids"], found["offset_mapping"]
     return [
