@@ -7,7 +7,7 @@ __all__ = ['STAGES', 'IN_TURN', 'ALONE', 'RESUMABLE', 'MOST_THREADS', 'stage_cor
            'stage_warmup', 'stage_ict', 'make_index', 'make_sharded_index', 'make_refresher', 'stage_pretrain',
            'stage_evaluate', 'run_facts', 'stage_finetune', 'TrainOptions', 'parse_command', 'check', 'check_shards',
            'check_memory', 'settle', 'verify', 'run_stages', 'brief', 'peak_memory', 'main', 'EvaluateOptions',
-           'evaluate']
+           'evaluate_facts', 'evaluate']
 
 # %% ../nbs/85_train.ipynb #002
 import contextlib
@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .answers import facts_table, load_facts, measure_facts
 from .core.config import check_settings, load_by_name, parse, setting, settings
 from .core.device import autocast, pick_device, pick_precision, rng, total_memory
 from realm_nb.core.distributed import (
@@ -38,7 +39,15 @@ from realm_nb.core.distributed import (
     world_size,
 )
 from .core.errors import UserError, cli, damaged, nearest
-from .core.files import SEAL, atomic_path, check_seal, digest, is_sealed, progress
+from realm_nb.core.files import (
+    SEAL,
+    atomic_path,
+    check_seal,
+    digest,
+    is_sealed,
+    progress,
+    write_text,
+)
 from .core.folder import Run
 from realm_nb.core.loop import (
     Training,
@@ -617,6 +626,25 @@ class EvaluateOptions:
 
     run: str = setting("runs/quick", "the run's folder", flag="-r")
     examples: int = setting(0, "held-out spans; 0: as many as the run's settings say", low=0)
+    facts: str = setting("", "also fill these: JSON lines of a sentence with [MASK] and answers")
+    documents: int = setting(8, "passages that each of these is read with", low=1, high=100)
+
+
+def evaluate_facts(w: Workspace, facts: list, k: int) -> str:
+    """A markdown table of how many of `facts` each moment of the run fills rightly, with `k`
+    passages and with none, which is also put behind the run's report."""
+    moments = {}
+    for state in w.states:
+        if not state.name.startswith("index-"):
+            realm, index = w.realm(state.name), w.index(state.name)
+            found = measure_facts(realm, index, w.tokenizer, facts, k, state.name)
+            moments[state.label] = found
+    shown = facts_table(moments, k, w.config.evaluate.resamples)
+    path = w.run.folder / "report.md"
+    about = f"Sentences: {len(facts)}; passages each: {k}. In brackets 95 % bootstrap intervals."
+    report = path.read_text(encoding="utf-8")
+    write_text(path, f"{report}\n## Sentences with a blank\n\n{shown}\n\n{about}\n")
+    return shown
 
 
 @cli
@@ -624,11 +652,14 @@ def evaluate(argv):
     "`realm evaluate`."
     options = parse(argv, EvaluateOptions(), prog="realm evaluate")
     quiet_transformers()
+    facts = load_facts(options.facts) if options.facts else []
     w = Workspace.open(options.run, "auto", "auto")
     w.config.evaluate.examples = options.examples or w.config.evaluate.examples
     if w.run.result("pretrain") is None:
         raise UserError(f"the run {options.run} has not finished pre-training; run it to its end")
     stage_evaluate(w)
+    if facts:
+        print(evaluate_facts(w, facts, options.documents))
 
 # %% ../nbs/85_train.ipynb #025
 if __name__ == "__main__" and "__file__" in globals():

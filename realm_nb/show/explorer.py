@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..answers import predict_answers
 from ..core.device import rng
 from ..core.errors import UserError, damaged
 from ..core.files import cache_home
@@ -289,7 +290,27 @@ def _read(realm, example, ids):
     order = torch.argsort(k * n_masks + j)
     return log_p[order].unflatten(0, (-1, n_masks))
 
-# %% ../../nbs/show/98_explorer.ipynb #021
+# %% ../../nbs/show/98_explorer.ipynb #022
+def _whole_answer(x, realm, text, ids, log_p_z):
+    "What fills the one blank of `text` in whole words, in plain data; None for several blanks."
+    blank = BLANK.split(text)
+    if len(blank) != 2:
+        return None
+    says = predict_answers(realm, x.tokenizer, tuple(blank), ids[0], log_p_z[0].cpu())
+    options = [
+        {
+            "text": c.text,
+            "share": c.share,
+            "block": c.places[0].block,
+            "title": realm.store.title(c.places[0].block),
+            "start": c.places[0].start,
+            "end": c.places[0].end,
+        }
+        for c in says.candidates[:5]
+    ]
+    return {"found": says.found, "near": says.near, "alone": says.alone, "options": options}
+
+# %% ../../nbs/show/98_explorer.ipynb #023
 def _describe(store, ids, columns):
     "Each candidate of `ids` [1, K], ∅ too, in words, and its figures: tensors [1, K] by name."
     for k, block in enumerate(ids[0].tolist()):
@@ -357,11 +378,12 @@ def fill(
         hidden=words,
         given=bool(hidden),
         excluded=list(origins),
+        answer=_whole_answer(x, realm, text, ids, log_p_z),
         answers=[{"text": x.tokenizer.decode(answer), "p": p} for answer, p in answers],
         p_y_x=_answer_log_p(log_p_z[0], log_p, [y], settings.marginal).exp().item(),
     )
 
-# %% ../../nbs/show/98_explorer.ipynb #028
+# %% ../../nbs/show/98_explorer.ipynb #030
 @torch.inference_mode()
 def look_up(
     x: Explorer,
@@ -380,7 +402,7 @@ def look_up(
     documents = _describe(realm.store, ids, {"p_z": log_p_z.exp()})
     return _result(x, text, settings, moment, documents)
 
-# %% ../../nbs/show/98_explorer.ipynb #031
+# %% ../../nbs/show/98_explorer.ipynb #033
 @torch.inference_mode()
 def _ranks_at(x, example, moment):
     """The rank of every block for a sentence, 1 for the best: int64 [N]; 0 where it is left out,
@@ -438,7 +460,7 @@ def compare(
         "documents": documents,
     }
 
-# %% ../../nbs/show/98_explorer.ipynb #034
+# %% ../../nbs/show/98_explorer.ipynb #036
 def held_out(x: Explorer, n: int = 600) -> list[tuple[str, str]]:
     "Up to `n` pairs (sentence with [MASK], hidden words), in the order of the evaluation."
     pairs = []
@@ -483,7 +505,7 @@ def suggestions(x: Explorer, n: int = 8, notes: list[str] | None = None) -> list
             chosen.setdefault(hidden.lower(), (text, hidden))
     return list(chosen.values())[:n]
 
-# %% ../../nbs/show/98_explorer.ipynb #037
+# %% ../../nbs/show/98_explorer.ipynb #039
 MAP = 20_000  # blocks on a map at most: its components take a gigabyte where all are drawn
 
 
@@ -507,7 +529,7 @@ def corpus_map(x: Explorer, moment: str = "", most: int = 1500, also: tuple[int,
         "share": float(points.var(0).sum() / max(vectors.var(0).sum(), 1e-12)),
     }
 
-# %% ../../nbs/show/98_explorer.ipynb #040
+# %% ../../nbs/show/98_explorer.ipynb #042
 def curves(folder) -> dict[str, dict[str, list]]:
     """stage → metric → [steps, values] of what the run in `folder` has noted so far.
 
