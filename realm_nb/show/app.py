@@ -409,7 +409,7 @@ REQUEST = 5 * LIMITS["upload"]  # bytes of one request at most
 _POLICY = "; ".join(
     (
         "default-src 'self'",
-        "script-src 'self' 'unsafe-inline'",  # Gradio's page begins with scripts of its own
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval'",  # Gradio's own page needs both
         "style-src 'self' 'unsafe-inline'",
         "img-src 'self' data: blob:",
         "font-src 'self' data:",
