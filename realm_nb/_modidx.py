@@ -944,6 +944,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'realm_nb.show.app._give_memory_back': ('show/app.html#_give_memory_back', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._is_known': ('show/app.html#_is_known', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._is_open': ('show/app.html#_is_open', 'realm_nb/show/app.py'),
+                                   'realm_nb.show.app._page_api': ('show/app.html#_page_api', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._read_file': ('show/app.html#_read_file', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._setup': ('show/app.html#_setup', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._telling': ('show/app.html#_telling', 'realm_nb/show/app.py'),

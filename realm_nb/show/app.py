@@ -300,8 +300,41 @@ def _with_fields(work, *more):
     return work
 
 
+def _page_api(site):
+    "The endpoints /show, /facts and /drawn of the page, and what needs no text."
+
+    def api_show(*values):
+        "What the page draws: /fill for the headline, or for the answer `y`."
+        return show(site, Query(*values[:10]), *values[10:])
+
+    def api_facts() -> dict:
+        "Facts to teach that are proven to turn the answer over; whether all have been tried."
+        return {"facts": site.facts, "done": site.facts_done}
+
+    def api_drawn(part: str, text: str, hidden: str = "", settings: list | None = None) -> str:
+        "HTML of a part of the page: asked, map or curves."
+        if part not in _DRAWN:
+            raise UserError(f"there is no part {part!r:.40}; choose {', '.join(_DRAWN)}")
+        if not isinstance(settings or [], list):
+            raise UserError(
+                "settings takes a list: k, temperature, null, exclude, marginal, moment"
+            )
+        return str(_DRAWN[part](site, Query(text, hidden, *(settings or [])[:6])))
+
+    def api_curves() -> dict:
+        "What the run noted while it was trained: stage, metric, [steps, values]."
+        return curves(site.folder) if site.folder else {}
+
+    def api_moments() -> list:
+        "The names of the moments that can answer, earliest first."
+        return [m.name for m in site.x.states]
+
+    y = inspect.Parameter("y", inspect.Parameter.POSITIONAL_OR_KEYWORD, default="", annotation=str)
+    return _with_fields(api_show, y), api_facts, api_drawn, api_curves, api_moments
+
+
 def _api(site):
-    "The endpoints: those of clients, and /show, /drawn and /facts of the page."
+    "The endpoints, of clients and of the page."
 
     def api_fill(*values):
         """Fill the blank [MASK] of `text`; y are the `hidden` words, or what REALM says first.
@@ -315,10 +348,6 @@ def _api(site):
         if not site.reads:
             return look_up(site.x, query.text, settings, query.moment, world)
         return fill(site.x, query.text, query.hidden, settings, query.moment, world)
-
-    def api_show(*values):
-        "What the page draws: /fill for the headline, or for the answer `y`."
-        return show(site, Query(*values[:10]), *values[10:])
 
     def api_look_up(text: str, k: int = 4, moment: str = "") -> dict:
         "Find `k` documents for a `text`, at a `moment` of /moments ('': the newest)."
@@ -341,40 +370,13 @@ def _api(site):
         "The blocks on their first two principal components."
         return corpus_map(site.x, moment)
 
-    def api_curves() -> dict:
-        "What the run noted while it was trained: stage, metric, [steps, values]."
-        return curves(site.folder) if site.folder else {}
-
-    def api_moments() -> list:
-        "The names of the moments that can answer, earliest first."
-        return [m.name for m in site.x.states]
-
-    def api_facts() -> dict:
-        "Facts to teach that are proven to turn the answer over; whether all have been tried."
-        return {"facts": site.facts, "done": site.facts_done}
-
-    def api_drawn(part: str, text: str, hidden: str = "", settings: list | None = None) -> str:
-        "HTML of a part of the page: asked, map or curves."
-        if part not in _DRAWN:
-            raise UserError(f"there is no part {part!r:.40}; choose {', '.join(_DRAWN)}")
-        if not isinstance(settings or [], list):
-            raise UserError(
-                "settings takes a list: k, temperature, null, exclude, marginal, moment"
-            )
-        return str(_DRAWN[part](site, Query(text, hidden, *(settings or [])[:6])))
-
-    y = inspect.Parameter("y", inspect.Parameter.POSITIONAL_OR_KEYWORD, default="", annotation=str)
     for work in (
         _with_fields(api_fill),
-        _with_fields(api_show, y),
         api_look_up,
         api_ask,
         api_compare,
         api_corpus_map,
-        api_curves,
-        api_moments,
-        api_facts,
-        api_drawn,
+        *_page_api(site),
     ):
         name = work.__name__.removeprefix("api_")
         gr.api(_as_data(work), api_name=name, concurrency_id="model")

@@ -17,12 +17,20 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+const fill = (node, ...children) => node.replaceChildren(...children.flat().filter(c => c != null && c !== false));
+
 function draw(tag, attributes = {}, ...children) {
   const node = document.createElementNS('http://www.w3.org/2000/svg', tag);
   for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
   node.append(...children);
   return node;
 }
+
+const ICONS = {
+  eye: 'M1 8c2-4 4.5-5 7-5s5 1 7 5c-2 4-4.5 5-7 5s-5-1-7-5zM8 5.5a2.5 2.5 0 1 0 0 5a2.5 2.5 0 1 0 0-5zM2 14L14 2',
+  pencil: 'M2 14l1-4 8-8 3 3-8 8zM9.500 3.500l3 3',
+};
+const icon = name => draw('svg', {class: 'icon', viewBox: '0 0 16 16', width: 14, height: 14, 'aria-hidden': 'true'}, draw('path', {d: ICONS[name]}));
 
 function percent(p) {
   if (p >= 0.0995) return `${Math.round(100 * p)} %`;
@@ -122,8 +130,8 @@ class Workspace extends HTMLElement {
     try {
       const own = JSON.parse(decodeURIComponent(location.hash.slice(1)) || '{}');
       const good = d => d && typeof d.title === 'string' && typeof d.text === 'string';
-      s.added = (own.added || []).filter(good).slice(0, 20);
-      if (own.of === this.setup.own) s.removed = (own.removed || []).filter(Number.isInteger);
+      s.added = [own.added || []].flat().filter(good).slice(0, 20);
+      if (own.of === this.setup.own) s.removed = [own.removed || []].flat().filter(Number.isInteger);
     } catch { /* a fragment that is not ours */ }
     return s;
   }
@@ -355,7 +363,7 @@ class Workspace extends HTMLElement {
     }
     const right = r.given && this.asked.hidden && h.right;
     const inUse = this.asked.added.length + this.asked.removed.length;
-    this.answer.replaceChildren(
+    fill(this.answer,
       el('p', {class: 'big'}, el('b', {class: 'headline'}, h.shown), ' ', el('span', {class: 'sure'}, `${percent(h.p)} sure`)),
       this.asked.hidden && !inUse
         ? el('p', {class: 'verdict'}, right ? '✓ That is the hidden word.' : `✗ Hidden was: ${this.asked.hidden}.`) : null,
@@ -484,9 +492,9 @@ class Workspace extends HTMLElement {
   card(d) {
     const own = d.block >= this.reply.own, body = el('p', {class: 'body', dir: 'auto'});
     body.append(...(d.block < 0 ? ['No passage: what the model knows by heart.'] : this.marked(d.text)));
-    const act = (sign, label, work) => el('button', {type: 'button', class: 'act', 'aria-label': `${label}: ${d.label}`, title: label, onclick: work}, sign, ' ', label);
+    const act = (sign, label, work) => el('button', {type: 'button', class: 'act', 'aria-label': `${label}: ${d.label}`, onclick: work}, icon(sign), label);
     const tools = d.block < 0 || this.setup.recorded ? null : el('p', {class: 'tools'},
-      act('👁', own ? 'forget' : 'leave out', () => this.leaveOut(d)), act('✎', 'rewrite', () => this.rewrite(d, body)));
+      act('eye', own ? 'forget' : 'leave out', () => this.leaveOut(d)), act('pencil', 'rewrite', () => this.rewrite(d, body)));
     const figures = d.p_y_z === undefined ? this.told(d)
       : {words: `It says “${d.says}”.`,
         percent: `Found ${percent(d.p_z)}; then ${percent(d.p_y_z)} sure of “${this.result.hidden}”; ${percent(d.share)} of the answer comes from here.`,
