@@ -208,7 +208,7 @@ class Workspace extends HTMLElement {
     this.reply = reply;
     this.before = before;
     this.result = reply.result;
-    this.documents = [...reply.result.documents].sort((a, b) => (a.block < 0) - (b.block < 0));
+    this.documents = reply.result.documents.map(d => ({...d})).sort((a, b) => (a.block < 0) - (b.block < 0));
     const titles = this.documents.map(d => d.title);
     this.documents.forEach((d, i) => {
       d.number = d.block < 0 ? '∅' : String(i + 1);
@@ -370,6 +370,7 @@ class Workspace extends HTMLElement {
       el('p', {class: 'heart'}, 'Without looking anything up: ', el('b', {}, h.heart || 'no idea'), '.'),
       el('p', {class: 'chips others'}, el('span', {}, 'It also thought of '),
         this.reply.answers.filter(a => a.text !== h.y && a.usable).slice(0, 4).map(a => el('button', {
+          disabled: Boolean(this.setup.recorded),
           type: 'button', class: 'chip', 'aria-pressed': String(this.asked.y === a.text),
           onclick: () => this.change({y: a.text}),
         }, `${a.text} ${percent(a.p)}`))),
