@@ -1001,6 +1001,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '', 'doc_host': '', 'git_url
                                    'realm_nb.show.app._Guard.__call__': ('show/app.html#_guard.__call__', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._Guard.__init__': ('show/app.html#_guard.__init__', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._Guard._fault': ('show/app.html#_guard._fault', 'realm_nb/show/app.py'),
+                                   'realm_nb.show.app._alternatives': ('show/app.html#_alternatives', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._answer_of': ('show/app.html#_answer_of', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._api': ('show/app.html#_api', 'realm_nb/show/app.py'),
                                    'realm_nb.show.app._as_data': ('show/app.html#_as_data', 'realm_nb/show/app.py'),

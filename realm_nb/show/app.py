@@ -110,7 +110,7 @@ class Site:
         for fact in json.loads(_read_file("facts.json")) if self.reads else []:
             query = Query(fact["ask"], added=[{"title": fact["title"], "text": fact["text"]}])
             before, after = show(self, query._replace(added=[])), show(self, query)
-            said = [reply["headline"]["y"] for reply in (before, after)]
+            said = [normal(reply["headline"]["y"]) for reply in (before, after)]
             if said[0] != said[1] == normal(fact["answer"]):
                 self.facts.append(fact)
         self.facts_done = True
@@ -176,16 +176,29 @@ def headline(site: Site, query: Query, result: dict, world: EditedCorpus | None 
     """The answer that the page shows large, of a result of `fill` in `world`.
 
     `y` as the model spells it, `shown` as a reader would, `p` of it; `heart`, what ∅ says, that is
-    without any passage; whether these two are `right`, which is False where nothing was hidden."""
+    without any passage; whether these two are `right`, which is False where nothing was hidden;
+    whether anything was `found` at all. One blank is answered in whole words, several by pieces."""
+    wanted, whole = normal(query.hidden), result.get("answer")
+    if whole and whole["options"]:
+        text, heart = whole["options"][0]["text"], whole["alone"]
+        return {
+            "y": text,
+            "shown": text,
+            "p": whole["options"][0]["share"],
+            "found": whole["found"],
+            "right": wanted != "" and normal(text) == wanted,
+            "heart": heart,
+            "heart_right": wanted != "" and normal(heart) == wanted,
+        }
     candidates = [a for a in result["answers"] if _usable(a["text"], result["sentence"])]
     best = (candidates or result["answers"])[0]
     nothing = [d["says"] for d in result["documents"] if d["block"] < 0]
     heart = nothing[0] if nothing and _usable(nothing[0], result["sentence"]) else ""
-    wanted = normal(query.hidden)
     return {
         "y": best["text"],
         "shown": _as_written(best["text"], result["documents"]),
         "p": best["p"],
+        "found": True,
         "right": wanted != "" and normal(best["text"]) == wanted,
         "heart": _as_written(heart, result["documents"]) if heart else "",
         "heart_right": wanted != "" and normal(heart) == wanted,
@@ -199,6 +212,14 @@ def _words_of(site, text, filling):
         "filling": filling,
         "spans": [[span.start, span.end] for span in site.tagger.tag([full])[0]],
     }
+
+
+def _alternatives(result):
+    "The answers of a result of `fill`, likeliest first, and whether a page can use them."
+    whole = result.get("answer")
+    if whole and whole["options"]:
+        return [{"text": o["text"], "p": o["share"], "usable": True} for o in whole["options"]]
+    return [a | {"usable": _usable(a["text"], result["sentence"])} for a in result["answers"]]
 
 
 def show(site: Site, query: Query, y: str = "") -> dict:
@@ -216,13 +237,13 @@ def show(site: Site, query: Query, y: str = "") -> dict:
     head = headline(site, query, first, world)
     y = limited(y, "hidden") or head["y"]
     alone = len(BLANK.findall(first["sentence"])) == 1
-    same = not alone or normal(first["hidden"]) == normal(y) or "##" in y
+    result = first
+    if alone and normal(first["hidden"]) != normal(y) and "##" not in y:
+        result = fill(site.x, query.text, y, *asked, whole=False) | {"answer": first["answer"]}
     return {
         "headline": head,
-        "answers": [
-            a | {"usable": _usable(a["text"], first["sentence"])} for a in first["answers"]
-        ],
-        "result": first if same else fill(site.x, query.text, y, *asked),
+        "answers": _alternatives(first),
+        "result": result,
         "words": _words_of(site, first["sentence"], limited(query.hidden, "hidden") or head["y"]),
         "own": own,
     }

@@ -383,10 +383,12 @@ def fill(
     settings: Settings = USUAL,
     moment: str = "",
     world: EditedCorpus | None = None,
+    whole: bool = True,
 ) -> dict:
     """What REALM says in the blank of `text`, and what each candidate has to do with it.
 
-    JSON-able. Raises `UserError` for what the settings or the limits do not allow."""
+    JSON-able; without the answer in `whole` words if nobody asks for it. Raises `UserError` for
+    what the settings or the limits do not allow."""
     text, hidden = limited(text, "sentence"), limited(hidden, "hidden")
     origins = _find_origins(x, _restored(text, hidden)) if settings.exclude and hidden else ()
     example = _blank_example(x, text, hidden, origins)
@@ -412,7 +414,7 @@ def fill(
         given=bool(hidden),
         excluded=list(example.exclude),
         pieces=[x.tokenizer.decode([piece]) for piece in y],
-        answer=_whole_answer(x, realm, text, ids, log_p_z),
+        answer=_whole_answer(x, realm, text, ids, log_p_z) if whole else None,
         answers=[{"text": x.tokenizer.decode(answer), "p": p} for answer, p in answers],
         p_y_x=_answer_log_p(log_p_z[0], log_p, [y], settings.marginal).exp().item(),
     )

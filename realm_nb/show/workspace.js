@@ -364,6 +364,7 @@ class Workspace extends HTMLElement {
     const right = r.given && this.asked.hidden && h.right;
     const inUse = this.asked.added.length + this.asked.removed.length;
     fill(this.answer,
+      h.found ? null : el('p', {class: 'note unfound'}, 'I found nothing about this. My best guess:'),
       el('p', {class: 'big'}, el('b', {class: 'headline'}, h.shown), ' ', el('span', {class: 'sure'}, `${percent(h.p)} sure`)),
       this.asked.hidden && !inUse
         ? el('p', {class: 'verdict'}, right ? '✓ That is the hidden word.' : `✗ Hidden was: ${this.asked.hidden}.`) : null,
@@ -456,7 +457,7 @@ class Workspace extends HTMLElement {
     if (this.depth === 'words') {
       this.sum.replaceChildren(`It found ${plural(this.documents.filter(d => d.block >= 0).length, 'passage')}, and trusts each as much as its ribbon is thick. It reads each one, and passes on as much as it is then sure of “${r.hidden}”. Most of that, ${percent(best.share)}, comes through `,
         el('b', {'data-block': String(best.block), class: `term ${best.hue}`}, `${best.number} ${best.label}`),
-        `; added up, it is ${percent(whole)} sure.`);
+        `; added up, they give exactly “${r.hidden}”, letter for letter, ${percent(whole)}.`);
       return;
     }
     const show = this.depth === 'percent' ? percent : figure;
