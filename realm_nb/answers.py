@@ -68,7 +68,7 @@ CHECK = 22.0  # what is added for each unit of the cosine between the filled sen
 OVERLAP = 5.0  # what is added when all of x's telling words stand in the sentence or its title
 FOLLOWS = 2.0  # what is added behind the same word that the blank is behind
 NEAR = 0.56  # a cosine below which nothing was found
-READ, CHECKED, PIECES, RUN = 30, 12, 6, 4  # candidates read and checked; pieces and words of one
+READ, CHECKED, PIECES, RUN = 20, 8, 6, 4  # candidates read and checked; pieces and words of one
 
 _WORD = re.compile(r"\w+(?:[-'’.]\w+)*")
 _BETWEEN = re.compile(r"[,;:()\[\]\"“”]")
