@@ -243,7 +243,9 @@ def check_candidates(realm: Realm, parts, found: list[Candidate]) -> float:
         near = [row[columns[p.block, p.sentence.start]] for p in c.places[:2]]
         best = near.index(max(near))
         c.cosine = near[best]
-        c.places.insert(0, c.places.pop(best))
+        c.places.insert(0, place := c.places.pop(best))
+        begin = place.sentence.start
+        c.text = place.sentence.text[place.start - begin : place.end - begin]  # with its capitals
     return cosines[0].max().item()
 
 # %% ../nbs/81_answers.ipynb #021
