@@ -68,7 +68,7 @@ CHECK = 22.0  # what is added for each unit of the cosine between the filled sen
 OVERLAP = 5.0  # what is added when all of x's telling words stand in the sentence or its title
 FOLLOWS = 2.0  # what is added behind the same word that the blank is behind
 NEAR = 0.56  # a cosine below which nothing was found
-READ, CHECKED, PIECES, RUN = 30, 12, 6, 4  # candidates read and checked; pieces and words of one
+READ, CHECKED, PIECES, RUN = 20, 8, 6, 4  # candidates read and checked; pieces and words of one
 
 _WORD = re.compile(r"\w+(?:[-'’.]\w+)*")
 _BETWEEN = re.compile(r"[,;:()\[\]\"“”]")
@@ -243,7 +243,9 @@ def check_candidates(realm: Realm, parts, found: list[Candidate]) -> float:
         near = [row[columns[p.block, p.sentence.start]] for p in c.places[:2]]
         best = near.index(max(near))
         c.cosine = near[best]
-        c.places.insert(0, c.places.pop(best))
+        c.places.insert(0, place := c.places.pop(best))
+        begin = place.sentence.start
+        c.text = place.sentence.text[place.start - begin : place.end - begin]  # with its capitals
     return cosines[0].max().item()
 
 # %% ../nbs/81_answers.ipynb #021
