@@ -30,7 +30,7 @@ NAMELESS = """
 [...document.querySelectorAll('input, textarea, button, [role=img]')].filter(e =>
   e.offsetParent && !(
     e.labels?.length || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') ||
-    e.innerText?.trim() || e.title)
+    e.textContent.trim() || e.title)
 ).map(e => e.outerHTML.slice(0, 200))"""
 
 
@@ -249,13 +249,15 @@ def test_a_sentence_is_filled_as_the_library_fills_it(app, x, browser):
 
         ask_own(page, "The capital of France is ___.")
         typed = until(page, lambda s: s["sentence"].startswith("The capital"), "a typed sentence")
-        same(typed, fill(x, "The capital of France is [MASK].", typed["hidden"]))
+        want = fill(x, "The capital of France is [MASK].", typed["hidden"])
+        same(typed | {"given": True}, want)
 
         open_drawer(page, "settings")
         page.locator("[data-setting=null]").uncheck()
         alone = until(page, lambda s: not s["settings"]["null"], "without ∅")
         settings = Settings(null=False)
-        same(alone, fill(x, "The capital of France is [MASK].", alone["hidden"], settings))
+        want = fill(x, "The capital of France is [MASK].", alone["hidden"], settings)
+        same(alone | {"given": True}, want)
         assert all(d["block"] >= 0 for d in alone["documents"])
         assert page.locator(".card").count() == 4
 
@@ -648,3 +650,30 @@ def test_command_line(capsys, tmp_path):
         assert main(flags) == 2
         err = capsys.readouterr().err.strip()
         assert err.startswith("error: ") and needle in err and "\n" not in err
+
+
+def test_the_exported_page_needs_no_server(run, x, smoke_environment, tmp_path, browser):
+    "One file, opened from the disk: sentences and moments answer, and nothing is asked for."
+    from realm_nb.show.app import Query as Q
+    from realm_nb.show.app import Site, export, show
+
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv("REALM_NB_HOME", smoke_environment["REALM_NB_HOME"])
+        site = Site(run)
+        export(site, tmp_path / "demo.html", n=2)
+        want = show(site, Q(*site.first[1]))["result"]
+    address = (tmp_path / "demo.html").as_uri()
+    with visit(browser, address) as page:
+        assert page.locator(".answer .headline").inner_text()
+        page.locator(".trying .chip").nth(1).click()
+        r = until(page, lambda r: r["sentence"] == site.first[1][0], "the second sentence")
+        same(r, want)
+        open_drawer(page, "watch")
+        page.wait_for_selector("#watch svg.ranks")
+        page.locator("#moment-at").focus()
+        page.keyboard.press("Home")
+        until(page, lambda r: r["moment"] == "base", "the first moment")
+        page.locator(".sentence button").first.click()
+        page.wait_for_selector(".answer .error")
+        assert "recording" in page.locator(".answer .error").inner_text()
+    assert list(tmp_path.iterdir()) == [tmp_path / "demo.html"]

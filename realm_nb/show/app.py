@@ -506,11 +506,12 @@ def _is_known(name, names):
 class _Guard:
     """An ASGI application that refuses what no page of this app sends, and marks what it answers.
 
-    Refused, unread: a host's name that is none of `names` or of this machine, another page's
-    origin, and a body longer than `REQUEST`."""
+    Refused, unread: a host's name that is neither this machine's nor `host` nor one of `names`,
+    the origin of another page (but those on `names`), and a body longer than `REQUEST`."""
 
-    def __init__(self, app, names: tuple = ()):
+    def __init__(self, app, host: str = "", names: tuple = ()):
         self.app, self.names = app, {name.lower() for name in names}
+        self.hosts = self.names | {host.lower()}
 
     def _fault(self, scope):
         "(status, words) if the request is refused."
@@ -518,7 +519,7 @@ class _Guard:
         try:
             host = urlsplit("//" + headers.get(b"host", ""))
             origin = urlsplit(headers.get(b"origin") or f"//{host.netloc}")
-            known = _is_known((host.hostname or "").lower(), self.names)
+            known = _is_known((host.hostname or "").lower(), self.hosts)
         except ValueError:
             return 400, "the host's name cannot be read"
         if not known:
@@ -591,7 +592,7 @@ def serve(site: Site, options):
         primary_hue="blue",
         neutral_hue="slate",
     )
-    names = (options.host, *filter(None, map(str.strip, options.names.split(","))))
+    names = tuple(filter(None, map(str.strip, options.names.split(","))))
     secret = options.password.encode()
     page = build_page(site)
     _, address, _ = page.launch(
@@ -602,7 +603,7 @@ def serve(site: Site, options):
         prevent_thread_lock=True,
         max_file_size=LIMITS["upload"],
         state_session_capacity=VISITORS,
-        app_kwargs={"middleware": [(_Guard, (names,), {})]},
+        app_kwargs={"middleware": [(_Guard, (options.host, names), {})]},
         auth=(lambda _, given: hmac.compare_digest(given.encode(), secret)) if secret else None,
         auth_message="The password is the one that the app was started with; any name will do.",
         theme=theme,
