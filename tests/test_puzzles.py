@@ -106,7 +106,7 @@ def test_differences_are_shown_in_red_and_nothing_else_is(name):
         ("pack", "lambda c, t, m: list(range(len(c) + 1))", "the shape is [6]"),
         ("ict", "lambda s: -s.log_softmax(1)[:, 0].mean()", "right for row 0 only"),
         ("top_k", "lambda s, k, e: s.argsort(1, descending=True)[:, :k]", "its own block"),
-        ("top_k", "lambda s, k, e: s.topk(k)", "a result of shape [2, 2]"),
+        ("top_k", "lambda s, k, e: s.topk(k)", "the shape is [2, 2, 2]"),
         ("p_z", "lambda x, z, v: torch.einsum('bd,bkd->bk', x, z).softmax(1)", "mask before"),
         ("token_form", "lambda p, y, r: ((p.exp()[..., None] * y).sum(1)) * r", "Jensen"),
         ("reward", "lambda p, y: (p + y).softmax(1)", "Σ r = 1.0, it must be 0"),
