@@ -69,6 +69,7 @@ def prose(text: str, page: Path) -> str:
 
 def prepare(notebook, page: Path):
     "Leave out nbdev's directives, and fold what a reader need not read."
+    notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = prose(cell.source, page)
@@ -78,6 +79,7 @@ def prepare(notebook, page: Path):
         cell.source = re.sub(r"^#\|.*\n*", "", cell.source, flags=re.MULTILINE)
         cell.source = re.sub(r"\A# (pocket|train|claim)\n", "", cell.source)
         cell.outputs = [o for o in cell.outputs if "widget-view" not in str(o.get("data", {}))]
+    notebook.cells = [c for c in notebook.cells if c.source.strip() or c.get("outputs")]
     return notebook
 
 
@@ -158,9 +160,11 @@ def main() -> int:
         write_page(path)
     (PAGES / "extra.css").write_text(STYLE, encoding="utf-8")
     pages = [p.relative_to(ROOT / "nbs").with_suffix(".md") for p in lessons]
-    nav: list = ["index.md", {"Course": [str(p) for p in pages if len(p.parts) == 1]}]
+    story = [str(p) for p in pages if len(p.parts) == 1]
+    nav: list = ["index.md", {"Course": [p for p in story if p < "82"]}]
     for wing, title in WINGS.items():
         nav.append({title: [str(p) for p in pages if p.parts[0] == wing]})
+    nav.insert(3, {"Workshop: a run": [p for p in story if p >= "82"]})
     modules = sorted((ROOT / "realm_nb").rglob("[!_]*.py"))
     nav.append({"Library": [str(write_api(path)) for path in modules]})
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
