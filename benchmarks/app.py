@@ -3,7 +3,7 @@
     python benchmarks/app.py runs/quick [--times 20] [--threads 2]
 
 Each sentence is one of the run's held-out spans; the median over 20 is printed. The clock starts
-when Enter is pressed in the page and stops at the first frame that shows the new cards."""
+when the sentence is sent and stops at the first frame that shows the new cards."""
 
 import argparse
 import os
@@ -20,31 +20,28 @@ from realm_nb.show.explorer import Explorer, held_out
 
 DRAWN = """text => new Promise(done => {
   const start = performance.now();
-  const out = document.querySelector('#fill-out');
-  const box = document.querySelector('#fill-text textarea');
+  const page = document.querySelector('realm-workspace');
   const watch = new MutationObserver(() => {
-    const link = out.querySelector('.permalink');
-    if (!link || new URLSearchParams(link.getAttribute('href')).get('q') != text) return;
+    if (page.result.sentence != text) return;
     watch.disconnect();
     const frame = requestAnimationFrame;
     frame(() => frame(() => done(performance.now() - start)));
   });
-  watch.observe(out, {childList: true, subtree: true, characterData: true});
-  const press = {key: 'Enter', bubbles: true, cancelable: true};
-  box.dispatchEvent(new KeyboardEvent('keypress', press));
+  watch.observe(page.querySelector('.cards'), {childList: true, subtree: true});
+  page.querySelector('.own').requestSubmit();
 })"""
 
 
 def wait_until_prepared(page, seconds: int = 900):
     "Wait for the other moments, so that they do not share the cores."
     deadline = time.monotonic() + seconds
-    page.get_by_role("tab", name="Before and after").click()
     while time.monotonic() < deadline:
-        page.locator("#compare-go").click()
-        page.wait_for_selector("#compare-out table", timeout=120_000)
-        if "Still being prepared" not in page.locator("#compare-out").inner_text():
+        page.locator("#watch > summary").click()  # opens it, or shuts it again
+        page.wait_for_timeout(5_000)
+        told = page.locator("#watch").inner_text()
+        if "REALM" in told and "Still being prepared" not in told:
+            page.locator("#watch > summary").click()
             return
-        page.wait_for_timeout(10_000)
 
 
 def main():
@@ -72,13 +69,11 @@ def main():
             )
             page = browser.new_page()
             page.goto(f"http://127.0.0.1:{port}/")
-            page.wait_for_selector("#fill-out article")
+            page.wait_for_selector(".card")
             wait_until_prepared(page)
-            page.get_by_role("tab", name="Fill a blank").click()
             seconds = []
-            for text, hidden in pairs:
-                page.locator("#fill-hidden textarea, #fill-hidden input").fill(hidden)
-                page.locator("#fill-text textarea").fill(text)
+            for text, _ in pairs:
+                page.locator("#own").fill(text)
                 seconds.append(page.evaluate(DRAWN, text) / 1000)
             browser.close()
     finally:

@@ -75,24 +75,11 @@ class Visitor:
         self.http.get("/").raise_for_status()
         config = self.http.get("/config").json()
         self.session = f"{random.getrandbits(64):x}"
-        names = {c["id"]: c["props"].get("elem_id") for c in config["components"]}
-        self.values = {c["id"]: c["props"].get("value") for c in config["components"]}
-        self.states = {c["id"] for c in config["components"] if c["type"] == "state"}
-        self.events = {}
-        for d in config["dependencies"]:
-            self.events[d["api_name"]] = d
-            for target, event in d["targets"]:
-                self.events.setdefault((names.get(target), event), d)
+        self.events = {d["api_name"]: d["id"] for d in config["dependencies"]}
 
     def send(self, name, *values) -> str:
         "What became of an event: done, refused or broken."
-        d = self.events[name]
-        if isinstance(name, tuple):  # the page sends what its fields hold, in the order it lists
-            changed = dict(values)
-            ids = d["inputs"]
-            held = [None if i in self.states else self.values.get(i) for i in ids]
-            values = [changed.get(n, v) for n, v in enumerate(held)]
-        body = {"data": list(values), "fn_index": d["id"], "session_hash": self.session}
+        body = {"data": list(values), "fn_index": self.events[name], "session_hash": self.session}
         answer = self.http.post("/gradio_api/queue/join", json=body)
         if answer.status_code != 200:
             return "refused" if answer.status_code < 500 else "broken"
@@ -124,7 +111,6 @@ def acts(pairs: list, g: random.Random):
         "text": f"{hidden} is what they all say. " * 9,
     }
     added = [story] * g.choice([0, 1, 1, 3, 100]) if g.random() < 0.9 else [7]
-    both = [(0, text), (1, hidden), (2, k)]
     return g.choice(
         [
             ("fill", text, hidden, k, 1.0, True, True, g.choice(["token", "sequence"]), "", [], []),
@@ -135,13 +121,10 @@ def acts(pairs: list, g: random.Random):
             ("corpus_map", ""),
             ("moments",),
             ("curves",),
-            (("fill-go", "click"), *both),
-            (("compare-go", "click"), (0, text), (1, hidden), (3, k)),
-            (("world-go", "click"), *both),
-            (("world-swap", "click"), *both, (9, g.choice(["Atlantis", *NASTY]))),
-            (("world-save", "click"), *both, (9, -1), (10, story["title"]), (11, story["text"])),
-            (("world-drop", "click"), *both, (9, g.randint(0, 400))),
-            (("world-undo", "click"), *both),
+            ("show", text, hidden, k, 1.0, True, True, "sequence", "", [], [], ""),
+            ("show", text, hidden, k, 1.0, True, True, "token", "", added, [], g.choice(NASTY)),
+            ("drawn", g.choice(["map", "curves", "asked", "nothing"]), text, hidden, [k]),
+            ("facts",),
         ]
     )
 

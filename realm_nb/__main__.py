@@ -11,6 +11,7 @@ COMMANDS = {
     "ask": ("qa.ask:main", "answer a question from a corpus, with evidence"),
     "evaluate": ("train:evaluate", "measure a finished run again, before and after"),
     "table1": ("qa.table1:main", "question answering next to the paper's table 1"),
+    "table2": ("qa.table2:main", "what is lost when one thing of REALM is changed: table 2"),
     "build": ("builder.builder:main", "build versions of a run's index beside its trainer"),
     "tag": ("spans:main", "find salient spans; train and compare taggers"),
     "convert": (

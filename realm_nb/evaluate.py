@@ -29,13 +29,13 @@ from realm_nb.pretrain import (
     answer_hits,
     find_candidates,
     log_probs_at_masks,
+    prior_mask,
     score,
-    valid_mask,
 )
 from .retrieval import MISSING, Index
 from .towers import evaluating
 
-# %% ../nbs/80_evaluate.ipynb #005
+# %% ../nbs/80_evaluate.ipynb #007
 @torch.no_grad()
 def predict(realm: Realm, examples, ids: np.ndarray, log_p_z: torch.Tensor):
     """(Scores, token ids int64 [B, M] that the marginal says, what ∅ alone says, int64 [B, M]).
@@ -61,7 +61,7 @@ def predict(realm: Realm, examples, ids: np.ndarray, log_p_z: torch.Tensor):
     said_null[b[null], j[null]] = log_p[null].argmax(-1)
     return Scores(ids, log_p_z, log_p_y_z, real), mixture.argmax(-1), said_null
 
-# %% ../nbs/80_evaluate.ipynb #007
+# %% ../nbs/80_evaluate.ipynb #009
 @dataclass
 class EvaluateConfig:
     "What is measured, before and after."
@@ -78,7 +78,7 @@ def retrieve(realm: Realm, index: Index, examples, k: int) -> tuple[np.ndarray, 
     x, null = realm.embed_queries(examples), realm.embed_blocks(np.array([MISSING]))
     ids, scores = find_candidates(realm, index, x, examples, k)
     f = torch.cat([x @ null.T, torch.from_numpy(scores).to(x.device)], 1) * realm.scale
-    return ids, f.masked_fill(~valid_mask(ids).to(x.device), -torch.inf).log_softmax(1)
+    return ids, f.masked_fill(~prior_mask(realm, ids), -torch.inf).log_softmax(1)
 
 
 @torch.no_grad()
@@ -117,7 +117,7 @@ def _measure_batch(realm: Realm, masker: Masker, examples, predicted) -> dict[st
     log_p_y, p_z = sequence_log_p(scores.log_p_y_z, scores.real), scores.log_p_z.exp()
     share = p_z[:, 1:]
     ru = (retrieval_utility(log_p_y)[:, 1:] * share).sum(1) / share.sum(1).clamp_min(1e-9)
-    hits = answer_hits(masker, examples, scores.ids)[:, 1:]
+    hits = answer_hits(realm.store, masker, examples, scores.ids)[:, 1:]
     measures = {
         "ll": token_marginal(scores.log_p_z, scores.log_p_y_z, scores.real).sum(1),
         "ll_null": log_p_y[:, 0],
@@ -134,7 +134,7 @@ def _measure_batch(realm: Realm, masker: Masker, examples, predicted) -> dict[st
         "ids": scores.ids,
     }
 
-# %% ../nbs/80_evaluate.ipynb #009
+# %% ../nbs/80_evaluate.ipynb #018
 def bootstrap(statistic, *columns, resamples: int = 2000, seed: int = 0):
     """(value, low, high): `statistic(*columns)` of arrays [n] and its 95 % percentile interval over
     resampled rows."""
@@ -155,7 +155,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> float:
     divided by."""
     return a.mean() / max(b.mean(), 1 / len(b))
 
-# %% ../nbs/80_evaluate.ipynb #014
+# %% ../nbs/80_evaluate.ipynb #024
 MEASURES = {
     "exact": "exact span accuracy, marginal",
     "exact_null": "exact span accuracy, ∅ alone",
@@ -195,7 +195,7 @@ def compare(before: dict, after: dict, resamples: int = 2000) -> list[dict]:
         rows.append(row)
     return rows
 
-# %% ../nbs/80_evaluate.ipynb #017
+# %% ../nbs/80_evaluate.ipynb #027
 def running_mean(values) -> np.ndarray:
     "Mean over a window a tenth as long as `values` [n], shorter at the ends: float64 [n]."
     values, half = np.asarray(values, dtype=np.float64), max(1, round(len(values) / 20))
@@ -240,7 +240,7 @@ def draw_curves(run: Run) -> Path | None:
     figure.savefig(path, dpi=110)
     return path
 
-# %% ../nbs/80_evaluate.ipynb #020
+# %% ../nbs/80_evaluate.ipynb #030
 def table(rows: list[dict]) -> str:
     "The rows of `compare` as a markdown table; intervals of 95 %."
 
@@ -253,13 +253,13 @@ def table(rows: list[dict]) -> str:
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
-# %% ../nbs/80_evaluate.ipynb #023
+# %% ../nbs/80_evaluate.ipynb #033
 @torch.no_grad()
 def inspect(realm: Realm, masker: Masker, example, ids: np.ndarray) -> list[dict]:
     "One dict for each candidate of `ids` int64 [K]: block, title, text, p_z, p_y_z, ru, r, hit."
     scores = score(realm, [example], ids[None])
     seen = inspection(scores.log_p_z, scores.log_p_y_z, scores.real)
-    hits = answer_hits(masker, [example], ids[None])[0].tolist()
+    hits = answer_hits(realm.store, masker, [example], ids[None])[0].tolist()
     rows = []
     for i, b in enumerate(ids.tolist()):
         row = {"block": b, "title": "∅", "text": "", "hit": hits[i]}
@@ -300,7 +300,7 @@ def showcase(example: dict, before: list[dict], after: list[dict]) -> str:
             lines.append(f"| {name} | {plain(row['title'], 40)} | {figures} | {found} |")
     return "\n".join(lines) + "\n"
 
-# %% ../nbs/80_evaluate.ipynb #026
+# %% ../nbs/80_evaluate.ipynb #036
 def write_report(run: Run, rows: list[dict], examples: list[str], facts: dict[str, str]) -> Path:
     """`report.md` in the run's folder: the table, the curves, the examples, and `facts` about the
     run."""

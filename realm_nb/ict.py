@@ -22,7 +22,7 @@ from .towers import Embedder, embed_all, pair_sequence, query_sequence
 class IctConfig:
     "Inverse cloze task."
 
-    steps: int = setting(100_000, "steps of training", low=1)
+    steps: int = setting(100_000, "steps of training; 0 for none", low=0)
     batch: int = setting(
         4096, "pairs of sentence and block in a step, over all processes", low=2, high=2**20
     )

@@ -45,7 +45,7 @@ def sizes(c: Config, bert) -> Sizes:
     body, layer = embedding_parameters(bert), layer_parameters(bert)
     layers = [m.embedder_layers or bert.num_hidden_layers, m.layers or bert.num_hidden_layers]
     projection = (h + 3) * m.dim + m.dim * m.learned_null
-    pointer = (2 * h * 128 + 128 + h + 1) * m.pointer
+    pointer = (2 * h * 128 + 128 + h + 2) * m.pointer
     head = h * h + 3 * h + bert.vocab_size
     embedder = (body + layers[0] * layer + projection) * (1 if m.shared else 2)
     encoder = body + layers[1] * layer + head + pointer
@@ -94,7 +94,7 @@ def step_memory(c: Config, bert, stage: str, processes: int = 1) -> float:
     length, layers = c.corpus.max_block_len + c.mask.max_query_len, c.model.layers
     n = settings(c)[f"{stage}.batch"] / processes
     if stage == "pretrain":
-        n *= c.pretrain.candidates
+        n *= c.pretrain.candidates / c.pretrain.accumulate
     layers = layers or bert.num_hidden_layers
     if stage == "ict":
         layers = (c.model.embedder_layers or bert.num_hidden_layers) - c.model.frozen_layers

@@ -369,7 +369,7 @@ def embed_store(
             done.update(len(some))
     return rows
 
-# %% ../nbs/45_retrieval.ipynb #031
+# %% ../nbs/45_retrieval.ipynb #032
 class StoredLayers:
     """What an Embedder's frozen layers make of each block, and last of ∅, in `folder`.
 
@@ -439,7 +439,7 @@ def stored_layers(embedder: Embedder, store: TokenStore, dtype=torch.float32):
         StoredLayers.build(embedder, store, folder, dtype)
     return StoredLayers(folder)
 
-# %% ../nbs/45_retrieval.ipynb #036
+# %% ../nbs/45_retrieval.ipynb #037
 def embed_candidates(
     embedder: Embedder,
     store: TokenStore,
@@ -462,7 +462,7 @@ def embed_candidates(
     rows = torch.cat(parts)
     return rows[torch.from_numpy(where.reshape(ids.shape)).to(rows.device)]
 
-# %% ../nbs/45_retrieval.ipynb #039
+# %% ../nbs/45_retrieval.ipynb #040
 def log_p_z(
     x: torch.Tensor, z: torch.Tensor, valid: torch.Tensor, scale: float = 1.0
 ) -> torch.Tensor:
@@ -476,7 +476,7 @@ def log_p_z(
         scores = torch.einsum("bd,bkd->bk", x.to(exact), z.to(exact)) * scale
     return scores.masked_fill(~valid, -torch.inf).log_softmax(dim=1)
 
-# %% ../nbs/45_retrieval.ipynb #044
+# %% ../nbs/45_retrieval.ipynb #049
 class ShardedIndex:
     """An index over all processes' shards: `local` holds blocks `first` and on.
 
@@ -509,7 +509,7 @@ class ShardedIndex:
         here = np.vstack([np.hstack(both) for both in zip(everyones, fill)]) - self.first
         return np.where((here >= 0) & (here < len(self.local)), here, MISSING)
 
-# %% ../nbs/45_retrieval.ipynb #047
+# %% ../nbs/45_retrieval.ipynb #052
 class MergedIndex:
     """`index` without the blocks `removed`, and `vectors` [n, D] of further blocks numbered on,
     searched as one."""
@@ -550,7 +550,7 @@ class RandomIndex:
         ids = np.array([g.choice(self.n_blocks, n, replace=False) for g in generators])
         return top_k_valid(np.zeros(ids.shape), ids.reshape(len(queries), n), k, exclude)
 
-# %% ../nbs/45_retrieval.ipynb #050
+# %% ../nbs/45_retrieval.ipynb #055
 def plane(vectors: np.ndarray) -> np.ndarray:
     """Vectors [n, D] on their first two principal components [n, 2]; the first row lies right and
     up."""

@@ -7,7 +7,7 @@ __all__ = ['STAGES', 'IN_TURN', 'ALONE', 'RESUMABLE', 'MOST_THREADS', 'stage_cor
            'stage_warmup', 'stage_ict', 'make_index', 'make_sharded_index', 'make_refresher', 'stage_pretrain',
            'stage_evaluate', 'run_facts', 'stage_finetune', 'TrainOptions', 'parse_command', 'check', 'check_shards',
            'check_memory', 'settle', 'verify', 'run_stages', 'brief', 'peak_memory', 'main', 'EvaluateOptions',
-           'evaluate']
+           'evaluate_facts', 'evaluate']
 
 # %% ../nbs/85_train.ipynb #002
 import contextlib
@@ -16,12 +16,13 @@ import re
 import resource
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from .answers import facts_table, load_facts, measure_facts
 from .core.config import check_settings, load_by_name, parse, setting, settings
 from .core.device import autocast, pick_device, pick_precision, rng, total_memory
 from realm_nb.core.distributed import (
@@ -38,7 +39,15 @@ from realm_nb.core.distributed import (
     world_size,
 )
 from .core.errors import UserError, cli, damaged, nearest
-from .core.files import SEAL, atomic_path, check_seal, digest, is_sealed, progress
+from realm_nb.core.files import (
+    SEAL,
+    atomic_path,
+    check_seal,
+    digest,
+    is_sealed,
+    progress,
+    write_text,
+)
 from .core.folder import Run
 from realm_nb.core.loop import (
     Training,
@@ -49,7 +58,7 @@ from realm_nb.core.loop import (
 )
 from .evaluate import compare, inspect, measure, showcase, table, write_report
 from .ict import ict_batch, ict_blocks, ict_loss, ict_recall, ict_scores
-from .masking import batch_ids, split_sentences
+from .masking import batch_ids
 from .plan import PlanOptions, show_plan, step_memory
 from realm_nb.pretrain import (
     Realm,
@@ -93,6 +102,7 @@ def stage_mask(w: Workspace) -> dict:
         "spans": w.spans.report,
         "train_sentences": len(train),
         "held_out_sentences": len(held),
+        "pretrain_sentences": len(w.pretrain_sentences),
     }
 
 
@@ -167,7 +177,9 @@ def stage_ict(w: Workspace) -> dict:
         # The mean over processes is then the mean over pairs.
         return loss * (len(mine) * world_size() / batch), metrics
 
-    fit(w.run, _training(w, "ict", c.steps, batch_of), towers, [(towers.embedders, c.lr)], loss_of)
+    if c.steps:
+        training = _training(w, "ict", c.steps, batch_of)
+        fit(w.run, training, towers, [(towers.embedders, c.lr)], loss_of)
     vectors = w.realm_of(towers.eval()).build_index()
     if vectors is None:
         return {}
@@ -214,21 +226,24 @@ def make_refresher(w: Workspace, realm: Realm):
     return own if world_size() == 1 else RankZeroRefresher(own)
 
 
-def _figures(masker, examples, scores) -> dict:
+def _figures(store, masker, examples, scores) -> dict:
     "What is shown of a step."
-    hit = answer_hits(masker, examples, scores.ids).any(1).mean()
+    hit = answer_hits(store, masker, examples, scores.ids).any(1).mean()
     return {**step_metrics(scores), "hit": float(hit)}
+
+
+def _pretrain_examples(w: Workspace, pairs) -> list:
+    "The examples of (sentence, draw) `pairs` as REALM's own training takes them."
+    examples = w.questions(w.train_masker.batch(*zip(*pairs)))
+    if w.config.pretrain.exclude:
+        return examples
+    return [replace(e, exclude=()) for e in examples]
 
 
 def stage_pretrain(w: Workspace) -> dict:
     "REALM pre-training, with a refreshed index."
     c, seed, towers, masker = w.config.pretrain, w.config.seed, w.trained_towers, w.train_masker
-    train, _ = split_sentences(masker, w.held_out)
-    if not len(train):
-        raise UserError(
-            f"no name or date of {w.config.corpus.source} stands in two blocks; "
-            "give a larger corpus, or --mask.recurring false"
-        )
+    train = w.pretrain_sentences
     _start_from(w, "ict", "warmup")
     realm, learns = w.realm_of(towers), c.retrieval != "frozen"
     refresher = make_refresher(w, realm)
@@ -237,11 +252,13 @@ def stage_pretrain(w: Workspace) -> dict:
     def batch_of(step: int):
         return local_shard(batch_ids(train, step, c.batch, seed, "pretrain"))
 
-    def loss_of(step: int):
-        examples = masker.batch(*zip(*batch_of(step)))
+    def loss_of(number: int):
+        step, part = divmod(number, c.accumulate)
+        examples = _pretrain_examples(w, batch_of(step))
         index, masks = blind or refresher.index, mean_masks(examples)
+        examples = examples[part :: c.accumulate]
         loss, scores = realm_step(realm, examples, index, c.candidates, c.marginal, masks)
-        return loss, lambda: _figures(masker, examples, scores) | refresher.staleness(step)
+        return loss, lambda: _figures(w.store, masker, examples, scores) | refresher.staleness(step)
 
     param_groups: list = [(towers.encoder, c.lr_encoder)]
     if learns:
@@ -253,6 +270,7 @@ def stage_pretrain(w: Workspace) -> dict:
         "pretrain",
         c.steps,
         batch_of,
+        parts=c.accumulate,
         keep=c.keep,
         before_step=refresher.before,
         extra_meta=lambda step: {"index": refresher.version, "position": step * c.batch},
@@ -383,7 +401,7 @@ class TrainOptions:
 
 RESUMABLE = re.compile(
     r"precision|device|mask\.processes|evaluate\.\w+|(warmup|ict)\.lr"
-    r"|pretrain\.(lr_\w+|refresh\w*|max_\w+|builder\w*|save_every|keep)"
+    r"|pretrain\.(lr_\w+|accumulate|refresh\w*|max_\w+|builder\w*|save_every|keep)"
 )
 
 
@@ -446,12 +464,17 @@ def check_shards(config: Config, stages: list[str]):
                 f"--{name} {batch} is less than one for each of the {n} processes; "
                 "raise it, or start fewer"
             )
+    if (batch := config.pretrain.batch // n) < config.pretrain.accumulate:
+        raise UserError(
+            f"--pretrain.accumulate {config.pretrain.accumulate} is more than the {batch} "
+            "sentences of a process in a step; lower it"
+        )
 
 # %% ../nbs/85_train.ipynb #016
 def _is_done(w: Workspace, stage: str) -> bool:
     "Whether `stage` has finished, and its last checkpoint, if it makes one, is still whole."
     result, steps = w.run.result(stage), settings(w.config).get(f"{stage}.steps")
-    if result is None or steps is None or "skipped" in result:
+    if result is None or not steps or "skipped" in result:
         return result is not None
     if done := is_sealed(w.run.checkpoints / stage / f"step_{steps}"):
         return done
@@ -603,6 +626,25 @@ class EvaluateOptions:
 
     run: str = setting("runs/quick", "the run's folder", flag="-r")
     examples: int = setting(0, "held-out spans; 0: as many as the run's settings say", low=0)
+    facts: str = setting("", "also fill these: JSON lines of a sentence with [MASK] and answers")
+    documents: int = setting(8, "passages that each of these is read with", low=1, high=100)
+
+
+def evaluate_facts(w: Workspace, facts: list, k: int) -> str:
+    """A markdown table of how many of `facts` each moment of the run fills rightly, with `k`
+    passages and with none, which is also put behind the run's report."""
+    moments = {}
+    for state in w.states:
+        if not state.name.startswith("index-"):
+            realm, index = w.realm(state.name), w.index(state.name)
+            found = measure_facts(realm, index, w.tokenizer, facts, k, state.name)
+            moments[state.label] = found
+    shown = facts_table(moments, k, w.config.evaluate.resamples)
+    path = w.run.folder / "report.md"
+    about = f"Sentences: {len(facts)}; passages each: {k}. In brackets 95 % bootstrap intervals."
+    report = path.read_text(encoding="utf-8")
+    write_text(path, f"{report}\n## Sentences with a blank\n\n{shown}\n\n{about}\n")
+    return shown
 
 
 @cli
@@ -610,11 +652,14 @@ def evaluate(argv):
     "`realm evaluate`."
     options = parse(argv, EvaluateOptions(), prog="realm evaluate")
     quiet_transformers()
+    facts = load_facts(options.facts) if options.facts else []
     w = Workspace.open(options.run, "auto", "auto")
     w.config.evaluate.examples = options.examples or w.config.evaluate.examples
     if w.run.result("pretrain") is None:
         raise UserError(f"the run {options.run} has not finished pre-training; run it to its end")
     stage_evaluate(w)
+    if facts:
+        print(evaluate_facts(w, facts, options.documents))
 
 # %% ../nbs/85_train.ipynb #025
 if __name__ == "__main__" and "__file__" in globals():

@@ -16,6 +16,7 @@ from realm_nb.core.distributed import (
     broadcast_from_rank0,
     gather,
     gather_to_rank0,
+    kept_back,
     mean_metrics,
     mean_over_processes,
     rank,
@@ -89,6 +90,21 @@ def realm(form: str) -> float:
 
     masks = mean_over_processes(real[mine].sum().item())
     return difference(loss(slice(None)), lambda: loss(mine, masks), [w])
+
+
+def in_parts() -> float:
+    "Two backward passes of half a batch each, of which the last one alone exchanges gradients."
+    g = torch.Generator().manual_seed(0)
+    w, x = torch.nn.Linear(6, 1, bias=False), torch.randn(8, 6, generator=g)
+    w(x).pow(2).sum().backward()
+    want = w.weight.grad / 2  # the mean of two processes' sums
+    w.weight.grad = None
+    mine = x[rank() :: 2]
+    averaged = averaging([w], lambda part: w(mine[2 * part : 2 * part + 2]).pow(2).sum())
+    with kept_back(averaged):
+        averaged(0).backward()
+    averaged(1).backward()
+    return (w.weight.grad - want).abs().max().item()
 
 
 def uneven_gather() -> bool:
@@ -178,6 +194,7 @@ if __name__ == "__main__":
         "ict": ict(False),
         "ict, two towers": ict(True),
         **{f"realm, {f}": realm(f) for f in MARGINALS},
+        "in parts": in_parts(),
         "uneven gather": uneven_gather(),
         **processes(),
         **search(),

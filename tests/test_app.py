@@ -2,9 +2,9 @@
 
 Every figure is compared with the library's own."""
 
-import base64
 import concurrent.futures
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import numpy as np
 import pytest
@@ -28,11 +28,10 @@ NASTY = '<img src=x onerror="window.hacked=1"> ${window.hacked=2} {{7*7}}'
 
 NAMELESS = """
 [...document.querySelectorAll('input, textarea, button, [role=img]')].filter(e =>
-  e.offsetParent && e.type != 'file' && !(
+  e.offsetParent && !(
     e.labels?.length || e.getAttribute('aria-label') || e.getAttribute('aria-labelledby') ||
     e.innerText?.trim() || e.title)
 ).map(e => e.outerHTML.slice(0, 200))"""
-REACHED = "'#fill-words, #fill-hidden, #fill-go, #fill-out'"
 
 
 def chromium():
@@ -139,7 +138,7 @@ def visit(browser, address, path="", **context):
     )
     try:
         page.goto(address + path)
-        page.wait_for_selector("#fill-out article, #fill-out .error")
+        page.wait_for_selector(".card, .answer .error, .answer .note")
         yield page
         assert page.evaluate("window.hacked") is None
     finally:
@@ -147,40 +146,36 @@ def visit(browser, address, path="", **context):
     assert not wrong
 
 
-def data_of(page, box):
-    return json.loads(
-        base64.b64decode(
-            page.locator(f"{box} a[download]").last.get_attribute("href").split("base64,")[1]
-        )
-    )
+def data_of(page):
+    "The result that the page shows, as its own link gives it away."
+    return json.loads(unquote(page.locator(".download").get_attribute("href").split(",", 1)[1]))
 
 
-def until(page, box, condition, what):
-    "The result in `box` once `condition(result)` holds."
+def until(page, condition, what):
+    "The result on the page once `condition(result)` holds and nothing is under way."
     end = time.monotonic() + 60
     while time.monotonic() < end:
         with contextlib.suppress(Exception):
-            if condition(r := data_of(page, box)):
+            idle = page.locator("realm-workspace").get_attribute("aria-busy") is None
+            if idle and condition(r := data_of(page)):
                 return r
         page.wait_for_timeout(50)
-    pytest.fail(f"{what}: {page.locator(box).inner_text()[:500]}")
+    pytest.fail(f"{what}: {page.locator('.answer').inner_text()[:500]}")
 
 
-def type_in(page, texts):
-    """Fill fields by selector and see that they stay filled.
+def percent(p):
+    from realm_nb.show.draw import percent
 
-    A panel just opened may still put its first values in."""
-    calm = 0
-    for _ in range(40):
-        for selector, text in texts.items():
-            if page.locator(selector).input_value() != text:
-                page.locator(selector).fill(text)
-                calm = 0
-        page.wait_for_timeout(150)
-        calm = calm + 1 if all(page.locator(s).input_value() == t for s, t in texts.items()) else 0
-        if calm == 3:
-            return
-    pytest.fail(f"{list(texts)} do not keep what is typed")
+    return percent(p)
+
+
+def open_drawer(page, name):
+    page.locator(f"#{name} > summary").click()
+
+
+def ask_own(page, text):
+    page.locator("#own").fill(text)
+    page.locator("#own").press("Enter")
 
 
 def same(a, b):
@@ -197,96 +192,86 @@ def same(a, b):
         assert a == b
 
 
-def cards_agree(page, box, documents):
-    "The cards show the documents' figures, ∅ last."
-    from realm_nb.show.draw import number
-
-    rows = [d for d in documents if d["block"] >= 0] + [d for d in documents if d["block"] < 0]
-    seen = page.locator(f"{box} article").evaluate_all(
-        "a => a.map(c => [Number(c.dataset.block), c.querySelector('.body').innerText, "
-        "[...c.querySelectorAll('.value')].map(v => v.innerText)])"
+def page_agrees(page, r):
+    "Cards, ribbons and sum show the figures of the result `r`, ∅ last."
+    rows = [d for d in r["documents"] if d["block"] >= 0]
+    rows += [d for d in r["documents"] if d["block"] < 0]
+    cards = page.locator(".card").evaluate_all(
+        "a => a.map(c => [Number(c.dataset.block), c.querySelector('.body').innerText])"
     )
-    assert [s[0] for s in seen] == [d["block"] for d in rows]
-    for (_, body, values), d in zip(seen, rows):
+    assert [block for block, _ in cards] == [d["block"] for d in rows]
+    for (_, body), d in zip(cards, rows):
         if d["block"] >= 0:
             assert " ".join(body.split()) == " ".join(d["text"].split())
-        want = (
-            [number(d["p_z"])]
-            + ([number(d["p_y_z"]), number(d["share"]), f"{d['r']:+.3f}"] if "r" in d else [])
-            + ([f"{d['ru']:+.2f}"] if "ru" in d else [])
-        )
-        assert values == want
+    page.get_by_label("in percent").check()
+    for shown, d in zip(page.locator(".card .figures").all_inner_texts(), rows):
+        figures = [percent(d[name]) for name in ("p_z", "p_y_z", "share") if name in d]
+        assert all(figure in shown for figure in figures), (shown, figures)
+    if "p_y_x" not in r:
+        return
+    assert page.locator(".p-y-x").inner_text() == percent(r["p_y_x"])
+    assert page.locator(".ribbon").count() == 2 * len(rows)
+    left = page.locator(".ribbons svg > rect.end").evaluate_all(
+        "r => r.map(e => [e.dataset.block, Number(e.getAttribute('height'))])"
+    )
+    whole = 190 if page.viewport_size["width"] > 700 else 130
+    heights = [h for _, h in left]
+    want = [
+        h for d in rows for h in (max(3, whole * d["p_z"]), max(1.5, whole * d["p_z"] * d["p_y_z"]))
+    ]
+    assert heights == pytest.approx(want, abs=0.2)
 
 
-def test_fill_a_blank(app, x, browser):
-    from realm_nb.show.draw import number
+def test_a_sentence_is_filled_as_the_library_fills_it(app, x, browser):
     from realm_nb.show.explorer import Settings, fill, suggestions
 
     first = suggestions(x)
     with visit(browser, app) as page:
-        r = data_of(page, "#fill-out")
-        same(r, fill(x, *first[0]))
-        cards_agree(page, "#fill-out", r["documents"])
-        assert page.locator("#fill-out .p-y-x").inner_text() == number(r["p_y_x"])
-        assert page.locator("#fill-out .answer li").all_inner_texts() == [
-            f"{a['text']}\n{number(a['p'])}" for a in r["answers"]
-        ]
-        widths = page.locator("#fill-out .stack").evaluate_all(
-            "s => s.map(b => [...b.children].reduce((w, i) => w + parseFloat(i.style.width), 0))"
-        )
-        assert widths == pytest.approx([100, 100 * r["p_y_x"], 100], abs=0.3)
+        r = data_of(page)
+        assert r["sentence"] == first[0][0]
+        same(r, fill(x, first[0][0], r["hidden"]))
+        page_agrees(page, r)
+        assert percent(fill(x, *first[0])["answers"][0]["p"]) != "" and page.locator(
+            ".answer .sure"
+        ).inner_text().endswith(" sure")
 
-        page.locator("#fill-words button.word").first.click()  # click a word to hide it
-        word = until(page, "#fill-out", lambda s: s["hidden"] != r["hidden"], "a clicked word")
-        assert (
-            word["sentence"].count("[MASK]") == 1
-            and page.locator("#fill-hidden textarea, #fill-hidden input").input_value()
-            == word["hidden"]
-        )
+        page.locator(".sentence button").first.click()  # click a word to hide it
+        word = until(page, lambda s: s["sentence"] != r["sentence"], "a clicked word")
+        assert word["sentence"].count("[MASK]") == 1 and first[0][1] in word["sentence"]
         same(word, fill(x, word["sentence"], word["hidden"]))
 
-        page.locator("#fill-pick input").click()
-        page.get_by_role("option").nth(1).click()  # pick a sentence
-        second = until(page, "#fill-out", lambda s: s["hidden"] == first[1][1], "a picked sentence")
-        same(second, fill(x, *first[1]))
+        page.locator(".trying .chip").nth(1).click()  # pick a sentence
+        second = until(page, lambda s: s["sentence"] == first[1][0], "a picked sentence")
+        page.locator(".others .chip").first.click()  # look at another answer
+        other = until(page, lambda s: s["hidden"] != second["hidden"], "another answer")
+        same(other, fill(x, first[1][0], other["hidden"]))
+        page_agrees(page, other)
 
-        page.locator("#fill-text textarea").fill("The capital of France is [MASK].")
-        page.locator("#fill-hidden textarea, #fill-hidden input").fill("")
-        page.locator("#fill-text textarea").press("Enter")
-        typed = until(
-            page, "#fill-out", lambda s: s["sentence"].startswith("The capital"), "a typed sentence"
-        )
-        assert not typed["given"] and typed["hidden"] == typed["answers"][0]["text"]
-        same(typed, fill(x, "The capital of France is [MASK]."))
+        ask_own(page, "The capital of France is ___.")
+        typed = until(page, lambda s: s["sentence"].startswith("The capital"), "a typed sentence")
+        same(typed, fill(x, "The capital of France is [MASK].", typed["hidden"]))
 
-        page.get_by_role("button", name="Settings for all tabs").click()
-        page.get_by_label("∅ takes part").uncheck()
-        alone = until(page, "#fill-out", lambda s: not s["settings"]["null"], "without ∅")
-        page.get_by_label("sequence").check()
-        alone = until(
-            page,
-            "#fill-out",
-            lambda s: s["settings"]["marginal"] == "sequence",
-            "the sequence marginal",
-        )
-        same(
-            alone,
-            fill(
-                x, "The capital of France is [MASK].", "", Settings(null=False, marginal="sequence")
-            ),
-        )
-        assert page.locator("#fill-out article").count() == 4 and all(
-            d["block"] >= 0 for d in alone["documents"]
+        open_drawer(page, "settings")
+        page.locator("[data-setting=null]").uncheck()
+        alone = until(page, lambda s: not s["settings"]["null"], "without ∅")
+        settings = Settings(null=False)
+        same(alone, fill(x, "The capital of France is [MASK].", alone["hidden"], settings))
+        assert all(d["block"] >= 0 for d in alone["documents"])
+        assert page.locator(".card").count() == 4
+
+        ask_own(page, "There is no blank here.")
+        page.wait_for_selector(".answer .note")
+        assert "click the word" in page.locator(".answer .note").inner_text()
+        page.locator(".sentence button", has_text="blank").click()
+        until(
+            page, lambda s: s["sentence"] == "There is no [MASK] here.", "a blank made by a click"
         )
 
-        page.locator("#fill-text textarea").fill("There is no blank here.")
-        page.locator("#fill-text textarea").press("Enter")
-        page.wait_for_selector("#fill-out .error")
-        assert "click a word" in page.locator("#fill-out .error").inner_text()
 
-
-def test_permalink_and_html(app, x, browser):
+def test_a_link_opens_the_same_page_and_text_stays_text(app, x, browser):
     from realm_nb.show.explorer import Settings, fill
+    from realm_nb.show.world import EditedCorpus
+    from realm_nb.text.wikitext import Document
 
     query = {
         "q": f"In [MASK] they say {NASTY}",
@@ -295,76 +280,53 @@ def test_permalink_and_html(app, x, browser):
         "temperature": 0.5,
         "null": 0,
         "exclude": 0,
-        "marginal": "sequence",
+        "marginal": "token",
         "moment": x.states[-2].name,
     }
-    with visit(browser, app, "?" + urlencode(query)) as page:
-        r = data_of(page, "#fill-out")
-        same(
-            r,
-            fill(
-                x, query["q"], "Paris", Settings(2, 0.5, False, False, "sequence"), query["moment"]
-            ),
-        )
-        cards_agree(page, "#fill-out", r["documents"])
-        assert (
-            NASTY in page.locator("#fill-out .sentence").inner_text()
-            and page.locator("#fill-out img, #fill-words img").count() == 0
-        )
-        again = page.locator("#fill-out .permalink").get_attribute("href")
+    text = f"The town of Paris is where {NASTY} was born, they say."
+    own = {"added": [{"title": NASTY, "text": text}], "removed": [3], "of": len(x.store)}
+    path = "?" + urlencode(query) + "#" + quote(json.dumps(own))
+    with visit(browser, app, path) as page:
+        r = data_of(page)
+        world = EditedCorpus(x.store, x.tokenizer, [Document(NASTY, text)], [3])
+        settings = Settings(2, 0.5, False, False, "token")
+        same(r, fill(x, query["q"], r["hidden"], settings, query["moment"], world))
+        assert NASTY in page.locator(".cards").inner_text()
+        assert page.locator("realm-workspace img").count() == 0
+        again = page.locator(".permalink").get_attribute("href")
+        assert json.loads(unquote(again.split("#")[1])) == own, "what was added travels along"
+        page.goto("about:blank")
         page.goto(app + again)
-        page.wait_for_selector("#fill-out article")
-        assert data_of(page, "#fill-out") == r
-
-        page.get_by_role("tab", name="Change the world").click()  # HTML in a document
-        page.get_by_role("button", name="Write, edit or remove").click()
-        type_in(
-            page,
-            {
-                "#world-title textarea, #world-title input": NASTY,
-                "#world-body textarea": f"The town of Paris is where {NASTY} was born, they say.",
-            },
-        )
-        page.locator("#world-save").click()
-        page.wait_for_selector("#world-out .mine article")
-        assert (
-            NASTY in page.locator("#world-changes").inner_text()
-            and page.locator("#world-out img, #world-changes img").count() == 0
-        )
+        page.wait_for_selector(".card")
+        assert data_of(page) == r
 
 
-def test_before_and_after(app, x, browser):
-    from realm_nb.show.explorer import compare, fill, suggestions
+def test_watch_it_learn(app, x, browser):
+    from realm_nb.show.explorer import compare, suggestions
 
     text, hidden = suggestions(x)[0]
     end = time.monotonic() + 120
     with visit(browser, app) as page:
-        page.get_by_role("tab", name="Before and after").click()
         while True:
-            page.locator("#compare-go").click()
-            page.wait_for_selector("#compare-out svg")
-            c = until(page, "#compare-out", lambda c: True, "a comparison")
-            if not c["waiting"]:
+            open_drawer(page, "watch")
+            page.wait_for_selector("#watch svg.ranks, #watch .error")
+            if "Still being prepared" not in page.locator("#watch").inner_text():
                 break
             assert time.monotonic() < end
+            open_drawer(page, "watch")
             page.wait_for_timeout(1000)
-        same(c, compare(x, text, hidden))
-        assert [m["name"] for m in c["moments"]] == [m.name for m in x.states] and len(
-            c["moments"]
-        ) >= 4
-        assert page.locator("#compare-out polyline").count() == len(c["documents"])
-        spoken = page.locator("#compare-out svg").get_attribute("aria-label")
+        c = compare(x, text, hidden)
+        assert len(c["moments"]) >= 4
+        labels = page.locator("#watch tbody th").all_inner_texts()
+        assert labels == [m["label"] for m in c["moments"]]
+        assert page.locator("#watch polyline").count() >= len(c["documents"])
+        spoken = page.locator("#watch svg.ranks").get_attribute("aria-label")
         assert all(" to ".join(map(str, d["ranks"])) in spoken for d in c["documents"])
-        cards_agree(page, "#compare-out", fill(x, text, hidden)["documents"])
-        slider = page.locator("#compare-at input[type=range]")
-        slider.focus()
-        slider.press("Home")
-        page.mouse.click(5, 5)
-        slider.evaluate("e => e.dispatchEvent(new PointerEvent('pointerup', {bubbles: true}))")
-        page.wait_for_function(
-            "document.querySelector('#compare-out .now')?.innerText.includes('base')"
-        )
-        cards_agree(page, "#compare-out", fill(x, text, hidden, moment="base")["documents"])
+        page.locator("#moment-at").focus()
+        page.keyboard.press("Home")
+        r = until(page, lambda r: r["moment"] == "base", "the first moment, by a key")
+        page_agrees(page, r)
+        assert "base" in page.locator("#watch .now").inner_text()
 
 
 def told(x, text, hidden, settings):
@@ -392,103 +354,67 @@ def told(x, text, hidden, settings):
     pytest.fail("no document changes the answer")
 
 
-def test_change_the_world(app, x, browser):
-    from realm_nb.show.explorer import Settings, fill, suggestions
+def test_a_fact_is_taught_rewritten_undone_and_seen_by_nobody_else(app, x, browser):
+    from realm_nb.show.explorer import Settings, suggestions
 
-    (text, hidden), settings, link = suggestions(x)[0], Settings(k=1, null=False), "?k=1&null=0"
-    word, body, before, want = told(x, text, hidden, settings)
+    (text, hidden), link = suggestions(x)[0], "?k=1&null=0"
+    _, body, _, want = told(x, text, hidden, Settings(k=1, null=False))
     with visit(browser, app, link) as page, visit(browser, app, link) as other:
-        page.get_by_role("tab", name="Change the world").click()
-        page.get_by_role("button", name="Write, edit or remove").click()
-        type_in(
-            page, {"#world-title textarea, #world-title input": word, "#world-body textarea": body}
-        )
-        page.locator("#world-save").click()
-        page.wait_for_selector("#world-out .mine article")
-        mine = data_of(page, "#world-out .mine")
-        same(mine, want)
-        assert (
-            mine["answers"][0]["text"] != before
-            and data_of(page, "#world-out .theirs")["answers"][0]["text"] == before
-        )
-        assert "The answer followed" in page.locator("#world-out .verdict").first.inner_text()
-        assert page.locator("#world-out .mine .tag").count() == 1
-        assert data_of(other, "#fill-out")["answers"][0]["text"] == before, (
-            "another visitor sees the run's own corpus"
-        )
+        first, theirs = data_of(page), data_of(other)
+        page.locator("#fact").fill(body)
+        page.locator("#about").fill(text.replace("[MASK]", "___"))
+        page.locator(".teach .go").click()
+        page.wait_for_selector(".turned")
+        mine = data_of(page)
+        own = [d for d in mine["documents"] if d["block"] >= len(x.store)]
+        assert [d["text"] for d in own] == [want["documents"][0]["text"]]
+        assert "Trained steps: 0" in page.locator(".turned").inner_text()
+        assert page.locator(".lane").count() == 2 and page.locator(".card .tag").count() == 1
+        hues = page.locator(".lane[data-lane=after] i").evaluate_all("e => e.map(i => i.className)")
+        assert hues == page.locator(".card").evaluate_all("e => e.map(c => c.classList[1])")
+        assert data_of(other) == theirs, "another visitor sees the run's own corpus"
 
-        def says(what):
-            page.wait_for_function(
-                "what => document.querySelector('#world-changes').innerText.includes(what)",
-                arg=what,
-            )
-
-        for title, after in (
-            (word, "Nothing is changed"),
-            (data_of(page, "#world-out .theirs")["documents"][0]["title"], "removed"),
-        ):  # first one's own document, then the run's
-            page.locator("#world-which input").click()
-            page.get_by_role("option", name=title).first.click()
-            page.wait_for_function(
-                "document.querySelector('#world-body textarea').value.length > 0"
-            )
-            page.locator("#world-drop").click()
-            says(after)
-        theirs = data_of(page, "#world-out .theirs")["documents"][0]["block"]
-        until(
-            page,
-            "#world-out .mine",
-            lambda r: theirs not in [d["block"] for d in r["documents"]],
-            "a removed passage",
-        )
-
-        with page.expect_file_chooser() as chooser:
-            page.locator("#world-file").click()
-        chooser.value.set_files(
-            {
-                "name": "more.jsonl",
-                "mimeType": "application/jsonl",
-                "buffer": json.dumps(
-                    {"title": "Uploaded", "text": "This document comes from a file of the visitor."}
-                ).encode(),
-            }
-        )
-        says("Uploaded")
-        page.locator("#world-undo").click()
-        says("Nothing is changed")
-        same(data_of(page, "#world-out .theirs"), fill(x, text, hidden, settings))
+        page.get_by_role("button", name="rewrite").first.click()
+        page.locator(".card textarea").fill("Nobody has ever seen this text, they say here.")
+        page.locator(".card .go").click()
+        until(page, lambda r: "Nobody has ever" not in str(first) and r != mine, "a rewritten text")
+        page.locator(".undo").click()
+        until(page, lambda r: r == mine, "the rewriting undone")
+        page.get_by_role("button", name="forget").first.click()
+        until(page, lambda r: len(x.store) > r["documents"][0]["block"], "a text forgotten")
+        gone = data_of(page)["documents"][0]["block"]
+        page.get_by_role("button", name="leave out").first.click()
+        until(page, lambda r: r["documents"][0]["block"] != gone, "a passage left out")
+        page.get_by_role("button", name="put back").click()
+        until(page, lambda r: r["documents"][0]["block"] == gone, "a passage put back")
 
 
-def test_ask_map_and_curves(app, x, run, browser):
-    from realm_nb.show.explorer import corpus_map, look_up
+def test_question_library_and_curves(app, x, run, browser):
+    from realm_nb.show.explorer import corpus_map
 
     with visit(browser, app) as page:
-        page.get_by_role("tab", name="Ask a question").click()
-        page.locator("#ask-text textarea").fill("Who was born in Warsaw?")
-        page.locator("#ask-text textarea").press("Enter")
+        open_drawer(page, "question")
+        page.locator("#ask-text").fill("Who was born in Warsaw?")
+        page.locator("#ask-text").press("Enter")
         page.wait_for_selector("#ask-out article")
-        found = look_up(x, "Who was born in Warsaw?")
-        same(data_of(page, "#ask-out"), found)
-        cards_agree(page, "#ask-out", found["documents"])
         assert "realm_nb.train --run" in page.locator("#ask-out").inner_text()
 
-        page.get_by_role("tab", name="Corpus map").click()
-        page.wait_for_selector("#map-out svg")
-        dots = page.locator("#map-out circle:not(.found)").evaluate_all(
+        open_drawer(page, "library")
+        page.wait_for_selector("#library svg")
+        dots = page.locator("#library circle:not(.found)").evaluate_all(
             "c => c.map(e => [e.textContent, +e.getAttribute('cx'), +e.getAttribute('cy')])"
         )
         m = corpus_map(x)
-        assert [d[0] for d in dots] == m["titles"] and page.locator(
-            "#map-out circle.found"
-        ).count() == 4
-        inner = np.array(m["points"])[:, 0].argsort()[len(dots) // 10 : -len(dots) // 10]
-        assert (np.diff(np.array([d[1] for d in dots])[inner]) >= -0.11).all(), (
+        assert [d[0] for d in dots] == m["titles"]
+        assert page.locator("#library circle.found").count() == 4
+        order = np.array(m["points"])[:, 0].argsort()
+        assert (np.diff(np.array([d[1] for d in dots])[order]) >= -0.11).all(), (
             "left to right as the first component says"
         )
 
-        page.get_by_role("tab", name="Training curves").click()
-        page.wait_for_selector("#curves-out svg")
-        stages = page.locator("#curves-out h3").all_inner_texts()
+        open_drawer(page, "watch")
+        page.wait_for_selector("#watch .curves svg")
+        stages = page.locator("#watch h3").all_inner_texts()
         assert stages == ["warmup: step 12", "ict: step 12", "pretrain: step 12"]
         with open(run / "metrics.jsonl", "a") as f:
             f.write(
@@ -496,8 +422,14 @@ def test_ask_map_and_curves(app, x, run, browser):
                 + '\n{"stage": "pretrain", "st'
             )
         page.wait_for_function(
-            "document.querySelector('#curves-out').innerText.includes('pretrain: step 13')"
+            "document.querySelector('#watch').innerText.includes('pretrain: step 13')"
         )
+
+        open_drawer(page, "many")
+        page.locator("#many textarea").fill("Paris lies in [France] today.\nRome lies in ___ too.")
+        page.locator("#many .go").click()
+        page.wait_for_function("document.querySelectorAll('#many tbody tr').length == 2")
+        assert "of 1" in page.locator("#many .drawn p").inner_text()
 
 
 def test_ask_a_reader(run, smoke_environment, tmp_path, browser, monkeypatch):
@@ -534,85 +466,86 @@ def test_ask_a_reader(run, smoke_environment, tmp_path, browser, monkeypatch):
         serving(smoke_environment, tmp_path, "--run", run, "--qa", tuned) as address,
         visit(browser, address) as page,
     ):
-        page.get_by_role("tab", name="Ask a question").click()
-        page.locator("#ask-text textarea").fill(first)
-        page.locator("#ask-text textarea").press("Enter")
-        r = until(page, "#ask-out", lambda r: r["question"] == first, "an answer")
-        same(r, answerer.facts(first, 4))
-        cards_agree(page, "#ask-out", r["evidence"])
+        open_drawer(page, "question")
+        page.locator("#ask-text").fill(first)
+        page.locator("#ask-text").press("Enter")
+        page.wait_for_selector("#ask-out .filled")
+        r = answerer.facts(first, 4)
         assert page.locator("#ask-out .answer .filled").inner_text() == r["answer"]
         assert r["answer"].lower() in [
             m.lower() for m in page.locator("#ask-out mark").all_inner_texts()
         ], "the answer is marked in its evidence"
-        assert (
-            page.locator("#ask-out .answer li").count() == len(r["alternatives"]) > 1
-            and page.locator("#ask-out .p-y-x").inner_text()
-            == page.locator("#ask-out .answer li b").first.inner_text()
-        )
+        assert page.locator("#ask-out .answer li").count() == len(
+            r["alternatives"]
+        ) > 1 and page.locator("#ask-out .p-y-x").inner_text() == percent(r["probability"])
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 850})
             page.screenshot(path=ARTEFACTS / f"an-answer-{width}.png", full_page=True)
             assert page.evaluate("document.documentElement.scrollWidth") <= width
 
-        page.get_by_role("button", name="Settings for all tabs").click()
-        page.locator("#k input[type=number]").fill("2")
-        page.keyboard.press("Enter")
-        page.locator("#ask-text textarea").fill(second)
+        page.locator("#ask-text").fill(second)
         page.locator("#ask-go").click()
-        r = until(page, "#ask-out", lambda r: r["question"] == second, "another answer")
-        same(r, answerer.facts(second, 2))
-        page.locator("#ask-text textarea").fill("  ")
+        other = answerer.facts(second, 4)["answer"]
+        page.wait_for_function(
+            "a => document.querySelector('#ask-out .filled')?.innerText == a", arg=other
+        )
+        page.locator("#ask-text").fill("  ")
         page.locator("#ask-go").click()
         page.wait_for_selector("#ask-out .error")
 
 
-def test_phone_dark_keyboard_and_labels(app, browser):
+DRAWERS = {
+    "watch": "#watch svg.ranks",
+    "why": "#why table",
+    "library": "#library svg",
+    "many": "#many textarea",
+    "question": "#ask-text",
+    "settings": "#settings select",
+}
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_every_part_fits_and_has_a_name(width, scheme, app, browser):
     ARTEFACTS.mkdir(exist_ok=True)
-    tabs = {
-        "Fill a blank": "#fill-out article",
-        "Ask a question": "#ask-text",
-        "Before and after": "#compare-go",
-        "Change the world": "#world-go",
-        "Corpus map": "#map-out svg",
-        "Training curves": "#curves-out svg",
-    }
-    for width, scheme in ((390, "dark"), (1280, "light")):
-        with visit(
-            browser, app, viewport={"width": width, "height": 850}, color_scheme=scheme
-        ) as page:
-            for name, selector in tabs.items():
-                page.get_by_role("tab", name=name).click()
-                page.wait_for_selector(selector)
-                if name == "Before and after":
-                    page.locator("#compare-go").click()
-                    page.wait_for_selector("#compare-out svg")
-                if name == "Change the world":
-                    page.locator("#world-go").click()
-                    page.wait_for_selector("#world-out article")
-                assert page.evaluate("document.documentElement.scrollWidth") <= width, name
-                page.screenshot(
-                    path=ARTEFACTS / f"{name.lower().replace(' ', '-')}-{width}.png", full_page=True
+    with visit(browser, app, viewport={"width": width, "height": 850}, color_scheme=scheme) as page:
+        answer = page.locator(".answer .headline").bounding_box()
+        assert answer["y"] + answer["height"] < 850, "the answer stands above the fold"
+        for name, selector in DRAWERS.items():
+            open_drawer(page, name)
+            page.wait_for_selector(selector)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            assert not page.evaluate(NAMELESS), name
+        page.screenshot(path=ARTEFACTS / f"app-{width}.png", full_page=True)
+        levels = page.locator(":is(h1, h2, h3, h4)").evaluate_all(
+            "h => h.filter(e => e.offsetParent).map(e => Number(e.tagName[1]))"
+        )
+        assert levels[0] == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels)), levels
+
+
+def test_the_keyboard_reaches_everything(app, browser):
+    with visit(browser, app) as page:
+        page.locator(".sentence button").first.focus()
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate(
+            "document.activeElement == document.querySelectorAll('.sentence button')[1]"
+        )
+        stops = page.locator(".sentence button").evaluate_all(
+            "b => b.filter(e => e.tabIndex == 0).length"
+        )
+        assert stops == 1, "the words are one stop of the Tab key"
+        before = data_of(page)
+        page.keyboard.press("Enter")
+        until(page, lambda r: r["sentence"] != before["sentence"], "a word hidden by a key")
+        reached = set()
+        for _ in range(80):
+            page.keyboard.press("Tab")
+            reached.add(
+                page.evaluate(
+                    "(e => e.closest('section')?.className + e.tagName)(document.activeElement)"
                 )
-                nameless = page.evaluate(NAMELESS)
-                assert not nameless, name
-            if width == 390:
-                assert (
-                    page.evaluate("getComputedStyle(document.querySelector('.realm h1')).color")
-                    == "rgb(236, 239, 244)"
-                )
-            else:
-                page.get_by_role("tab", name="Fill a blank").click()
-                page.locator("#fill-text textarea").focus()
-                reached = []
-                for _ in range(40):
-                    page.keyboard.press("Tab")
-                    reached.append(page.evaluate(f"document.activeElement.closest({REACHED})?.id"))
-                    if reached[-1] == "fill-go":
-                        break
-                order = list(dict.fromkeys(r for r in reached if r))
-                assert order == ["fill-words", "fill-hidden", "fill-go"]
-                page.keyboard.press("Enter")
-                page.wait_for_selector("#fill-out article")
+            )
+        assert {"teachTEXTAREA", "tryingINPUT", "undefinedSUMMARY"} <= reached, reached
+        assert page.locator(".answer").get_attribute("aria-live") == "polite"
 
 
 def test_client_and_many_visitors(app, x):
@@ -635,13 +568,13 @@ def test_client_and_many_visitors(app, x):
             temperature=2.0,
             null=False,
             exclude=True,
-            marginal="sequence",
+            marginal="token",
             moment="",
             added=[extra],
             removed=[0],
             api_name="/fill",
         ),
-        fill(x, text, hidden, Settings(3, 2.0, False, True, "sequence"), world=world),
+        fill(x, text, hidden, Settings(3, 2.0, False, True, "token"), world=world),
     )
     same(client.predict("Warsaw", api_name="/look_up"), look_up(x, "Warsaw"))
     assert client.predict(api_name="/moments") == [m.name for m in x.states]
@@ -695,17 +628,12 @@ def test_without_a_run(browser, smoke_environment, tmp_path):
         ) as address,
         visit(browser, address) as page,
     ):
-        assert "python -m realm_nb.train" in page.locator(".note").inner_text()
-        assert (
-            page.locator("#fill-out article").count() == 5
-            and "not read" in page.locator("#fill-out").inner_text()
-        )
-        page.get_by_role("tab", name="Before and after").click()
-        page.locator("#compare-go").click()
-        page.wait_for_selector("#compare-out .error")
-        page.get_by_role("tab", name="Training curves").click()
-        page.wait_for_selector("#curves-out .error")
-        assert "python -m realm_nb.train" in page.locator("#curves-out").inner_text()
+        assert "python -m realm_nb.train" in page.locator("header .note").inner_text()
+        assert page.locator(".card").count() == 5
+        assert "not read" in page.locator(".answer").inner_text()
+        assert page.locator("#watch").count() == 0, "nothing was trained, nothing to watch"
+        open_drawer(page, "library")
+        page.wait_for_selector("#library svg")
     assert not (tmp_path / "runs").exists()
 
 

@@ -45,7 +45,9 @@ def found(tmp_path_factory, environment) -> list[dict]:
     return found
 
 
-@pytest.mark.parametrize("what", ["ict", "ict, two towers", "realm, token", "realm, sequence"])
+@pytest.mark.parametrize(
+    "what", ["ict", "ict, two towers", "realm, token", "realm, sequence", "in parts"]
+)
 def test_loss_and_gradient_are_those_of_one_process(found, what):
     assert all(f[what] < 1e-5 for f in found), [f[what] for f in found]
 

@@ -10,6 +10,8 @@ from realm_nb.pretrain import (
     Realm,
     holds,
     log_probs_at_masks,
+    prior_mask,
+    realm_step,
     score,
     valid_mask,
 )
@@ -81,6 +83,22 @@ def test_candidates_leave_out_the_origin_and_begin_with_the_null_document(world)
     assert all(e.block not in row and len(set(row)) == 5 for e, row in zip(examples, ids.tolist()))
     assert torch.allclose(log_p_z.exp().sum(1), torch.ones(len(examples)), atol=1e-5)
     assert valid_mask(np.array([[MISSING, 3, MISSING]])).tolist() == [[True, True, False]]
+
+
+def test_without_the_null_document_all_of_p_z_goes_to_blocks(world):
+    realm, masker, index = world
+    examples = [masker(s) for s in masker.sentences[:4]]
+    realm.towers.model.null = False
+    try:
+        _, log_p_z = retrieve(realm, index, examples, 4)
+        loss, scores = realm_step(realm, examples, index, 4)
+        alone = prior_mask(realm, np.array([[MISSING, MISSING], [MISSING, 3]]))
+    finally:
+        realm.towers.model.null = True
+    assert (log_p_z[:, 0] == -torch.inf).all() and (scores.log_p_z[:, 0] == -torch.inf).all()
+    assert torch.allclose(log_p_z[:, 1:].exp().sum(1), torch.ones(4), atol=1e-5)
+    assert loss.isfinite() and retrieve(realm, index, examples, 4)[1][:, 0].isfinite().all()
+    assert alone.tolist() == [[True, False], [False, True]], "∅ stays where it is alone"
 
 
 def test_hits_are_whole_words():

@@ -382,12 +382,17 @@ def test_readme_is_up_to_date():
         pytest.fail("run: make readme")
 
 
-def test_readme_links_exist():
-    text = (ROOT / "README.md").read_text(encoding="utf-8") + (ROOT / "CONTRIBUTING.md").read_text(
-        encoding="utf-8"
-    )
-    for target in re.findall(r"\]\(([^)#:\s]+)\)", text):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+)
+def test_links_of_a_page_exist(page):
+    for target in re.findall(r"\]\(([^)#:\s]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_readme_is_one_page():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len([line for line in text.splitlines() if "| [" not in line]) < 160
 
 
 def test_make_help():

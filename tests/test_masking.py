@@ -20,8 +20,10 @@ from realm_nb.masking import (
     MOST,
     POLICIES,
     Copies,
+    CopiesElsewhere,
     Example,
     Masker,
+    Questions,
     batch_ids,
     hash_bits,
     held_out_blocks,
@@ -571,3 +573,43 @@ def test_bad_commands(argv, needles, tmp_path, base):
         if "MediaWiki" in needles[0]
         else all(n in lines[0] for n in needles)
     ), lines[0]
+
+
+def test_a_question_keeps_the_masks_and_asks_by_label(store, table, tokenizer):
+    examples = maker(store, table, tokenizer).batch(table.sentence)
+    asked = Questions(table, tokenizer, 1.0)(examples)
+    turned = [e for e in asked if e.question is not None]
+    assert len(turned) == len(asked), "every salient span has a label"
+    for e, q in zip(examples, asked):
+        assert (q.x == e.x).all() and (q.positions == e.positions).all(), "the Encoder reads x"
+        assert tokenizer.mask_token_id not in q.question
+        assert len(q.question) < len(e.x) + 4
+    said = [tokenizer.decode(e.question.tolist()) for e in turned]
+    assert sum(" when" in text for text in said) > 50
+    assert not any(f"{word} when" in text for text in said for word in ("in", "on", "since"))
+
+
+def test_masks_that_are_no_span_ask_nothing_and_choice_is_the_same_again(store, table, tokenizer):
+    ask = Questions(table, tokenizer, 0.5)
+    random = maker(store, table, tokenizer, "random").batch(table.sentence)
+    kept = [e for e in ask(random) if e.question is None]
+    assert len(kept) > 0.8 * len(random)
+    salient = maker(store, table, tokenizer)
+    first, again = (ask([salient(s) for s in table.sentence[:99]]) for _ in range(2))
+    assert [e.question is None for e in first] == [e.question is None for e in again]
+    assert 25 < sum(e.question is None for e in first) < 75
+
+
+def test_sentences_of_another_corpus_leave_out_their_copies_where_they_are_searched(
+    store, table, tokenizer, mini, tmp_path
+):
+    copied, block = store.sentence_text(7), int(store.block_of(7))
+    texts = [f"Somebody wrote this in 1901. {copied}", "Nothing of 1902 stands elsewhere."]
+    news = build_store([Document("news", t) for t in texts], tokenizer, tmp_path / "news")
+    elsewhere = CopiesElsewhere(Copies(news), Copies(store))
+    excluded = dict(zip(range(news.n_sentences), elsewhere.excluded(np.arange(news.n_sentences))))
+    there = [s for s in excluded if news.sentence_text(s) == copied]
+    assert len(there) == 1 and excluded.pop(there[0]) == (block,)
+    assert set(excluded.values()) == {()}
+    masker = maker(news, tag_store(news, RuleTagger(), 48), tokenizer, copies=elsewhere)
+    assert {e.exclude for e in masker.batch(masker.sentences)} <= {(), (block,)}

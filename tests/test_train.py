@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from realm_nb.core.folder import Metrics
+
 HEAD = [sys.executable, "-m", "realm_nb.train"]
 
 
@@ -272,3 +274,32 @@ def test_help_names_every_setting():
 
     text = subprocess.run([*HEAD, "--help-all"], capture_output=True, text=True).stdout
     assert all(f"--{name}" in text for name in settings(Config()))
+
+
+def test_a_step_in_parts_is_the_step_in_one(environment, tmp_path):
+    smoke = ("--recipe", "smoke", "--stages", "corpus,mask,warmup,ict,pretrain", "--run")
+    for parts in ("1", "3"):
+        done = train(environment, *smoke, tmp_path / parts, "--pretrain.accumulate", parts)
+        assert done.returncode == 0, done.stderr
+    whole, parted = (Metrics(tmp_path / parts / "metrics.jsonl").of("pretrain") for parts in "13")
+    for a, b in zip(whole, parted, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["grad"] == pytest.approx(b["grad"], rel=1e-3)
+    refused = train(environment, *smoke, tmp_path / "9", "--pretrain.accumulate", "9")
+    assert refused.returncode == 2 and "--pretrain.accumulate 9" in refused.stderr
+
+
+def test_sentences_may_come_from_another_corpus_than_the_one_searched(environment, tmp_path):
+    news = tmp_path / "news.jsonl"
+    lines = [f"In {1900 + i} Marie Curie spoke in Warsaw on day {i}." for i in range(40)]
+    news.write_text("".join(json.dumps({"title": t[:7], "text": t}) + "\n" for t in lines))
+    flags = ("--recipe", "smoke", "--mask.recurring", "false", "--mask.sentences")
+    done = train(environment, *flags, news, "--run", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "run/stages/mask.json").read_text())
+    assert found["pretrain_sentences"] == 40 < found["train_sentences"]
+    held = json.loads((tmp_path / "run/inputs.json").read_text())
+    assert held["store of sentences"] != held["token store"]
+    wrong = train(environment, *flags, tmp_path / "no.jsonl", "--run", tmp_path / "other")
+    assert wrong.returncode == 2 and "no.jsonl" in wrong.stderr and "Traceback" not in wrong.stderr
+    assert not (tmp_path / "other/checkpoints").exists()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GATHERING', 'PATIENCE', 'rank', 'world_size', 'local_rank', 'start', 'stop', 'shard_range', 'local_shard', 'barrier',
            'broadcast_from_rank0', 'gather_objects', 'check_same_on_all_ranks', 'rank0_first', 'Gather', 'gather',
-           'gather_to_rank0', 'mean_over_processes', 'mean_metrics', 'broadcast_weights', 'averaging']
+           'gather_to_rank0', 'mean_over_processes', 'mean_metrics', 'broadcast_weights', 'kept_back', 'averaging']
 
 # %% ../../nbs/core/07_distributed.ipynb #002
 import contextlib
@@ -210,6 +210,13 @@ class _Step(nn.Module):
 
     def forward(self, *args):
         return self.loss_of(*args)
+
+
+def kept_back(averaged):
+    """The context in which backward passes of what `averaging` gave add up their gradients, and
+    none travels: those of a step's last part take them along."""
+    single = not isinstance(averaged, DistributedDataParallel)
+    return contextlib.nullcontext() if single else averaged.no_sync()
 
 
 def averaging(parts: list[nn.Module], loss_of):

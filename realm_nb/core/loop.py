@@ -29,6 +29,7 @@ from realm_nb.core.distributed import (
     averaging,
     broadcast_from_rank0,
     broadcast_weights,
+    kept_back,
     mean_metrics,
     rank,
 )
@@ -212,6 +213,7 @@ class Training:
     stage: str
     steps: int
     save_every: int = 50  # steps between two checkpoints; 0 saves the last step alone
+    parts: int = 1  # of a step's batch, whose gradients are added up
     keep: int = 0  # earlier checkpoints whose weights stay, spread over the steps
     seed: int = 0
     before_step: Callable[[int], object] | None = None
@@ -265,6 +267,16 @@ def _save(run: Run, training: Training, step: int, model, optimizer: Optimizer) 
     prune_checkpoints(home, training.steps, training.keep)
 
 # %% ../../nbs/core/08_loop.ipynb #019
+def _backward(loss_and_gradient, step: int, parts: int):
+    "(loss, metrics) of each part of a step; processes exchange gradients in the last one alone."
+    for part in range(parts):
+        last = part + 1 == parts
+        with contextlib.nullcontext() if last else kept_back(loss_and_gradient):
+            loss, metrics = loss_and_gradient(step * parts + part)
+            loss.backward()
+        yield loss.detach(), metrics
+
+
 def fit(
     run: Run, training: Training, model, param_groups: list[tuple[nn.Module, float]], loss_of
 ) -> None:
@@ -272,6 +284,7 @@ def fit(
 
     `param_groups`: (part of the model, its full learning rate). `loss_of(step) -> (loss, metrics)`:
     a scalar tensor, and a dict, or a function that makes one once the backward pass is under way.
+    Where a step has several `parts`, it is called for each, numbered on from step to step.
     Writes one line a step to the run's metrics. `model` is a module with `save(folder)` and
     `load_weights(folder)`, and stays in evaluation mode. Raises UserError if a loss, a gradient or
     a weight is not finite; such weights are not saved."""
@@ -288,13 +301,13 @@ def fit(
         model.train()
         began = time.perf_counter()
         seed_everything(int(rng(training.seed, stage, step, rank()).integers(2**62)))
-        loss, metrics = loss_and_gradient(step)
         optimizer.zero_grad()
-        loss.backward()
+        losses, metrics = zip(*_backward(loss_and_gradient, step, training.parts))
         clipped = nn.utils.clip_grad_norm_(parameters, 1.0)
         # From here on the CPU may wait for the device: all of the step is on its way.
-        found = metrics() if callable(metrics) else metrics
-        found = mean_metrics({"loss": loss.item(), **found})
+        made = [m() if callable(m) else m for m in metrics]
+        found = {name: sum(m[name] for m in made) / len(made) for name in made[0]}
+        found = mean_metrics({"loss": sum(loss.item() for loss in losses), **found})
         norm = clipped.item()
         if not math.isfinite(found["loss"]):
             _refuse(run, training, step, dict(model.named_parameters()), found)

@@ -13,13 +13,14 @@ import heapq
 import math
 import threading
 from collections import OrderedDict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..answers import predict_answers
 from ..core.device import rng
 from ..core.errors import UserError, damaged
 from ..core.files import cache_home
@@ -51,7 +52,7 @@ class Settings:
     temperature: float = 1.0
     null: bool = True
     exclude: bool = True
-    marginal: str = "token"
+    marginal: str = "sequence"
 
     def __post_init__(self):
         for name, kind in (("k", Integral), ("temperature", Real)):
@@ -218,6 +219,25 @@ def _find_origins(x, sentence):
     return tuple(dict.fromkeys(x.store.block_of(same).tolist()))
 
 # %% ../../nbs/show/98_explorer.ipynb #017
+def _copied_from(text, store, blocks):
+    "Those of `blocks` in which the sentence `text` stands, whatever fills its blanks, a tuple."
+    parts = [normal(part) for part in BLANK.split(text)]
+    if sum(len(part.split()) for part in parts) < 4:
+        return ()
+    return tuple(b for b in blocks if b >= 0 and _holds_in_turn(normal(store.text(b)), parts))
+
+
+def _holds_in_turn(text, parts):
+    "Whether `parts` stand in `text` one after the other, as whole words."
+    text, at = f" {text} ", 0
+    for part in filter(None, parts):
+        at = text.find(f" {part} ", at)
+        if at < 0:
+            return False
+        at += len(part) + 1
+    return True
+
+# %% ../../nbs/show/98_explorer.ipynb #020
 def _best_sequences(log_p, n):
     "The `n` most likely sequences of independent places, from log-probabilities [M, V]."
     best = [(0.0, ())]
@@ -239,7 +259,7 @@ def _answer_log_p(log_p_z, log_p, answers, marginal):
     return torch.logsumexp(log_p_z[:, None, None] + each, 0).sum(0)
 
 
-def _best_answers(log_p_z, log_p, marginal, n=5, width=8):
+def _best_answers(log_p_z, log_p, marginal, n=12, width=8):
     """The `n` likeliest (token ids, p(y|x)), a list.
 
     Of the answers that some document or the mixture ranks among its `width` best; from
@@ -250,7 +270,7 @@ def _best_answers(log_p_z, log_p, marginal, n=5, width=8):
     best = p.topk(min(n, len(found)))
     return [(found[i], v) for v, i in zip(best.values.tolist(), best.indices.tolist())]
 
-# %% ../../nbs/show/98_explorer.ipynb #020
+# %% ../../nbs/show/98_explorer.ipynb #023
 def _added_vectors(realm, world, moment, nothing):
     "Embeddings [n, D] of the blocks that a visitor added, made once; `nothing` [0, D] for none."
     if moment not in world.vectors:
@@ -282,6 +302,19 @@ def _search(x, example, settings, moment, world):
     return realm, ids, log_p_z.log_softmax(dim=1)
 
 
+def _search_elsewhere(x, text, example, settings, moment, world):
+    """(Example, what `_search` gives), the blocks in which the sentence stands left out.
+
+    Those that its `exclude` names are; the others show among what is found."""
+    while True:
+        found = _search(x, example, settings, moment, world)
+        ids = found[1][0].tolist() if settings.exclude else ()
+        copied = _copied_from(text, found[0].store, [b for b in ids if b < len(x.store)])
+        if not copied:
+            return example, found
+        example = replace(example, exclude=(*example.exclude, *copied))
+
+
 def _read(realm, example, ids):
     "log p(v|z,x) float32 [K, M, V] of every piece at every mask, for candidates int64 [1, K]."
     (_, k, j), _, log_p = log_probs_at_masks(realm, [example], ids)
@@ -289,7 +322,27 @@ def _read(realm, example, ids):
     order = torch.argsort(k * n_masks + j)
     return log_p[order].unflatten(0, (-1, n_masks))
 
-# %% ../../nbs/show/98_explorer.ipynb #021
+# %% ../../nbs/show/98_explorer.ipynb #025
+def _whole_answer(x, realm, text, ids, log_p_z):
+    "What fills the one blank of `text` in whole words, in plain data; None for several blanks."
+    blank = BLANK.split(text)
+    if len(blank) != 2:
+        return None
+    says = predict_answers(realm, x.tokenizer, tuple(blank), ids[0], log_p_z[0].cpu())
+    options = [
+        {
+            "text": c.text,
+            "share": c.share,
+            "block": c.places[0].block,
+            "title": realm.store.title(c.places[0].block),
+            "start": c.places[0].start,
+            "end": c.places[0].end,
+        }
+        for c in says.candidates[:5]
+    ]
+    return {"found": says.found, "near": says.near, "alone": says.alone, "options": options}
+
+# %% ../../nbs/show/98_explorer.ipynb #026
 def _describe(store, ids, columns):
     "Each candidate of `ids` [1, K], ∅ too, in words, and its figures: tensors [1, K] by name."
     for k, block in enumerate(ids[0].tolist()):
@@ -337,7 +390,7 @@ def fill(
     text, hidden = limited(text, "sentence"), limited(hidden, "hidden")
     origins = _find_origins(x, _restored(text, hidden)) if settings.exclude and hidden else ()
     example = _blank_example(x, text, hidden, origins)
-    realm, ids, log_p_z = _search(x, example, settings, moment, world)
+    example, (realm, ids, log_p_z) = _search_elsewhere(x, text, example, settings, moment, world)
     log_p = _read(realm, example, ids)
     answers = _best_answers(log_p_z[0], log_p, settings.marginal)
     y = example.y.tolist() if hidden else list(answers[0][0])
@@ -345,7 +398,8 @@ def fill(
     log_p_y_z = log_p[:, torch.arange(len(y)), y][None]
     columns = _columns(log_p_z, log_p_y_z, settings.marginal)
     documents = list(_describe(realm.store, ids, columns))
-    for document, best in zip(documents, log_p.argmax(-1).tolist()):
+    for document, best, pieces in zip(documents, log_p.argmax(-1).tolist(), log_p_y_z[0].exp()):
+        document["pieces"] = pieces.tolist()
         document["says"] = x.tokenizer.decode(best)
         document["hit"] = holds(document["text"], words)
     return _result(
@@ -356,12 +410,14 @@ def fill(
         documents,
         hidden=words,
         given=bool(hidden),
-        excluded=list(origins),
+        excluded=list(example.exclude),
+        pieces=[x.tokenizer.decode([piece]) for piece in y],
+        answer=_whole_answer(x, realm, text, ids, log_p_z),
         answers=[{"text": x.tokenizer.decode(answer), "p": p} for answer, p in answers],
         p_y_x=_answer_log_p(log_p_z[0], log_p, [y], settings.marginal).exp().item(),
     )
 
-# %% ../../nbs/show/98_explorer.ipynb #028
+# %% ../../nbs/show/98_explorer.ipynb #033
 @torch.inference_mode()
 def look_up(
     x: Explorer,
@@ -376,11 +432,11 @@ def look_up(
     if not len(token_ids):
         raise UserError("the question is empty; type a few words")
     example = Example(token_ids[: x.config.mask.max_query_len], positions, positions, -1, ())
-    realm, ids, log_p_z = _search(x, example, settings, moment, world)
+    _, (realm, ids, log_p_z) = _search_elsewhere(x, text, example, settings, moment, world)
     documents = _describe(realm.store, ids, {"p_z": log_p_z.exp()})
     return _result(x, text, settings, moment, documents)
 
-# %% ../../nbs/show/98_explorer.ipynb #031
+# %% ../../nbs/show/98_explorer.ipynb #036
 @torch.inference_mode()
 def _ranks_at(x, example, moment):
     """The rank of every block for a sentence, 1 for the best: int64 [N]; 0 where it is left out,
@@ -438,7 +494,7 @@ def compare(
         "documents": documents,
     }
 
-# %% ../../nbs/show/98_explorer.ipynb #034
+# %% ../../nbs/show/98_explorer.ipynb #039
 def held_out(x: Explorer, n: int = 600) -> list[tuple[str, str]]:
     "Up to `n` pairs (sentence with [MASK], hidden words), in the order of the evaluation."
     pairs = []
@@ -483,8 +539,14 @@ def suggestions(x: Explorer, n: int = 8, notes: list[str] | None = None) -> list
             chosen.setdefault(hidden.lower(), (text, hidden))
     return list(chosen.values())[:n]
 
-# %% ../../nbs/show/98_explorer.ipynb #037
+# %% ../../nbs/show/98_explorer.ipynb #042
 MAP = 20_000  # blocks on a map at most: its components take a gigabyte where all are drawn
+
+
+def _turned(points, newest):
+    "Points [n, 2] turned, or mirrored, to lie as near as can be to the map of `newest` [n, D]."
+    u, _, v = np.linalg.svd(points.T @ plane(newest.numpy()))
+    return points @ u @ v
 
 
 @torch.inference_mode()
@@ -499,6 +561,8 @@ def corpus_map(x: Explorer, moment: str = "", most: int = 1500, also: tuple[int,
     blocks = np.union1d(drawn, [b for b in also if 0 <= b < len(embeddings)]).astype(np.int64)
     vectors = embeddings[torch.from_numpy(blocks)].float().cpu().numpy()
     points = plane(vectors)
+    if x.state(moment).name != x.states[-1].name:
+        points = _turned(points, x.index().embeddings[torch.from_numpy(blocks)].float().cpu())
     return {
         "moment": x.state(moment).name,
         "blocks": blocks.tolist(),
@@ -507,7 +571,7 @@ def corpus_map(x: Explorer, moment: str = "", most: int = 1500, also: tuple[int,
         "share": float(points.var(0).sum() / max(vectors.var(0).sum(), 1e-12)),
     }
 
-# %% ../../nbs/show/98_explorer.ipynb #040
+# %% ../../nbs/show/98_explorer.ipynb #045
 def curves(folder) -> dict[str, dict[str, list]]:
     """stage → metric → [steps, values] of what the run in `folder` has noted so far.
 

@@ -8,7 +8,7 @@ __all__ = ['LIMITS', 'limited', 'InMemoryStore', 'EditedCorpus']
 # %% ../../nbs/show/97_world.ipynb #002
 import re
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import islice, pairwise
 from numbers import Integral
 
 import numpy as np
@@ -26,6 +26,7 @@ LIMITS = {
     "title": 120,
     "text": 4000,
     "documents": 20,
+    "removed": 1000,
     "upload": 256 * 1024,
 }
 
@@ -48,7 +49,10 @@ def _block_numbers(removed, count: int) -> list[int]:
     "The blocks to remove, each once, in order. Raises `UserError` for what is none of `count`."
     if not isinstance(removed, Iterable) or isinstance(removed, str | bytes | dict):
         raise UserError(f"removed takes a list of block numbers, not {removed!r:.60}")
-    for block in (removed := list(removed)):
+    removed = list(islice(removed, LIMITS["removed"] + 1))
+    if len(removed) > LIMITS["removed"]:
+        raise UserError(f"more than {LIMITS['removed']:,} blocks to remove; remove fewer")
+    for block in removed:
         if (
             isinstance(block, bool)
             or not isinstance(block, Integral)
