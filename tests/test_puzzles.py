@@ -173,3 +173,13 @@ def test_a_typical_mistake_is_named(checker, attempt, message, capsys):
     there[checker](eval(attempt, there))
     out = capsys.readouterr().out
     assert out.startswith("✗ ") and message in out
+
+
+def test_the_course_in_figures_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("course", ROOT / "tools/course.py")
+    spec.loader.exec_module(course := importlib.util.module_from_spec(spec))
+    assert course.main(["--check"]) == 0
+    for number in course.STORY[1:]:
+        path = next((ROOT / "nbs").rglob(f"{number}_*.ipynb"))
+        promised = re.search(r"It takes about (\d+) minutes", cells(path)[0][1])
+        assert abs(int(promised[1]) - course.count(path)["minutes"]) <= 5, path.name
