@@ -1,7 +1,7 @@
 # `make` alone lists what can be done.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup hooks format export readme clean-notebooks check notebooks browser pytest test coverage fuzz smoke train app bench table1 clean
+.PHONY: help setup hooks format export readme clean-notebooks check docs notebooks browser pytest test coverage fuzz smoke train app bench table1 clean
 
 PYTHON ?= python
 WORKERS ?= 2
@@ -45,6 +45,9 @@ check:  ## are library, README and notebooks in sync, and the notebooks clean? i
 	ruff check -q $(CHECKED) realm_nb
 	mypy
 	$(PYTHON) tools/readable.py
+
+docs:  ## index, lessons and library as a site in _docs/, which opens from file:// (pip install -e '.[docs]')
+	$(PYTHON) tools/docs.py
 
 notebooks:  ## run every notebook (WORKERS=2)
 	OMP_NUM_THREADS=1 nbdev_test --n_workers $(WORKERS) --timing

@@ -134,7 +134,7 @@ def _measure_batch(realm: Realm, masker: Masker, examples, predicted) -> dict[st
         "ids": scores.ids,
     }
 
-# %% ../nbs/80_evaluate.ipynb #016
+# %% ../nbs/80_evaluate.ipynb #018
 def bootstrap(statistic, *columns, resamples: int = 2000, seed: int = 0):
     """(value, low, high): `statistic(*columns)` of arrays [n] and its 95 % percentile interval over
     resampled rows."""
@@ -155,7 +155,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> float:
     divided by."""
     return a.mean() / max(b.mean(), 1 / len(b))
 
-# %% ../nbs/80_evaluate.ipynb #022
+# %% ../nbs/80_evaluate.ipynb #024
 MEASURES = {
     "exact": "exact span accuracy, marginal",
     "exact_null": "exact span accuracy, ∅ alone",
@@ -195,7 +195,7 @@ def compare(before: dict, after: dict, resamples: int = 2000) -> list[dict]:
         rows.append(row)
     return rows
 
-# %% ../nbs/80_evaluate.ipynb #025
+# %% ../nbs/80_evaluate.ipynb #027
 def running_mean(values) -> np.ndarray:
     "Mean over a window a tenth as long as `values` [n], shorter at the ends: float64 [n]."
     values, half = np.asarray(values, dtype=np.float64), max(1, round(len(values) / 20))
@@ -240,7 +240,7 @@ def draw_curves(run: Run) -> Path | None:
     figure.savefig(path, dpi=110)
     return path
 
-# %% ../nbs/80_evaluate.ipynb #028
+# %% ../nbs/80_evaluate.ipynb #030
 def table(rows: list[dict]) -> str:
     "The rows of `compare` as a markdown table; intervals of 95 %."
 
@@ -253,7 +253,7 @@ def table(rows: list[dict]) -> str:
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
-# %% ../nbs/80_evaluate.ipynb #031
+# %% ../nbs/80_evaluate.ipynb #033
 @torch.no_grad()
 def inspect(realm: Realm, masker: Masker, example, ids: np.ndarray) -> list[dict]:
     "One dict for each candidate of `ids` int64 [K]: block, title, text, p_z, p_y_z, ru, r, hit."
@@ -300,7 +300,7 @@ def showcase(example: dict, before: list[dict], after: list[dict]) -> str:
             lines.append(f"| {name} | {plain(row['title'], 40)} | {figures} | {found} |")
     return "\n".join(lines) + "\n"
 
-# %% ../nbs/80_evaluate.ipynb #034
+# %% ../nbs/80_evaluate.ipynb #036
 def write_report(run: Run, rows: list[dict], examples: list[str], facts: dict[str, str]) -> Path:
     """`report.md` in the run's folder: the table, the curves, the examples, and `facts` about the
     run."""

@@ -13,7 +13,7 @@ import torch
 
 from .core.errors import UserError, nearest
 
-# %% ../nbs/50_marginal.ipynb #008
+# %% ../nbs/50_marginal.ipynb #010
 def token_marginal(
     log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tensor
 ) -> torch.Tensor:
@@ -35,7 +35,7 @@ def sequence_marginal(
         ~real.any(1), 0.0
     )
 
-# %% ../nbs/50_marginal.ipynb #013
+# %% ../nbs/50_marginal.ipynb #015
 Marginal = Literal["token", "sequence"]
 MARGINALS = get_args(Marginal)
 
@@ -56,7 +56,7 @@ def realm_loss(
         real.sum() if masks is None else torch.as_tensor(masks)
     ).clamp_min(1)
 
-# %% ../nbs/50_marginal.ipynb #016
+# %% ../nbs/50_marginal.ipynb #018
 def posterior(log_p_z: torch.Tensor, log_p_y: torch.Tensor) -> torch.Tensor:
     "p(z|x,y) [B, K] from log p(z|x) and log p(y|z,x), both [B, K]."
     return (log_p_z + log_p_y).softmax(dim=1)
@@ -83,7 +83,7 @@ def retrieval_utility(log_p_y: torch.Tensor) -> torch.Tensor:
     ∅ is in column 0."""
     return log_p_y - log_p_y[:, :1]
 
-# %% ../nbs/50_marginal.ipynb #028
+# %% ../nbs/50_marginal.ipynb #030
 class Inspection(NamedTuple):
     """For B sentences and K candidates, all [B, K] but `log_p_y_x` [B]: the sequence form's
     quantities."""
@@ -109,7 +109,7 @@ def inspection(log_p_z: torch.Tensor, log_p_y_z: torch.Tensor, real: torch.Tenso
         sequence_marginal(log_p_z, log_p_y_z, real),
     )
 
-# %% ../nbs/50_marginal.ipynb #038
+# %% ../nbs/50_marginal.ipynb #040
 def marginal_vocabulary(log_p_z: torch.Tensor, log_p: torch.Tensor) -> torch.Tensor:
     """log p(v|x) [M, V] of every piece at each mask of one sentence, from log p(z|x) [K] and log
     p(v|z,x) [K, M, V]."""

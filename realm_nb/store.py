@@ -97,7 +97,7 @@ def tokenize_documents(
         if kept:
             yield title, first.token_ids, kept
 
-# %% ../nbs/20_store.ipynb #015
+# %% ../nbs/20_store.ipynb #017
 FORMAT = 4
 ARRAYS = {
     "token_ids": "uint16",
@@ -142,7 +142,7 @@ def _write_arrays(folder: Path, documents, max_block_len: int) -> list[str]:
             np.cumsum([0, *np.fromfile(path, np.int64)]).tofile(path)
     return titles
 
-# %% ../nbs/20_store.ipynb #016
+# %% ../nbs/20_store.ipynb #018
 def check_lengths(tokenizer, max_block_len: int) -> None:
     "Raise `UserError` for a vocabulary or a block length that no store takes."
     if max(len(tokenizer), tokenizer.vocab_size) > 65_536:
@@ -205,7 +205,7 @@ def build_store(
         _write_meta(tmp, tokenizer, settings)
     return TokenStore(folder)
 
-# %% ../nbs/20_store.ipynb #018
+# %% ../nbs/20_store.ipynb #020
 def _map_array(path, dtype, n_bytes) -> np.ndarray:
     "The array in the file `path`, mapped; raises ValueError unless it has `n_bytes`."
     size = path.stat().st_size
@@ -353,7 +353,7 @@ class TokenStore:
         b = np.searchsorted(self.block_offsets, s, "right") - 1
         return b if np.ndim(s) else int(b)
 
-# %% ../nbs/20_store.ipynb #025
+# %% ../nbs/20_store.ipynb #027
 @dataclass
 class CorpusConfig:
     "What is read and searched."
@@ -386,7 +386,7 @@ def file_state(source: str) -> list:
             state.append([[p.relative_to(path).as_posix(), sha256(p)] for p in files])
     return state
 
-# %% ../nbs/20_store.ipynb #027
+# %% ../nbs/20_store.ipynb #029
 PART = (5000, 2**24)  # documents and characters of a part, at most (but one document is whole)
 
 
@@ -462,7 +462,7 @@ def _cut(config: CorpusConfig, folder: Path) -> int:
     join_parts(whole, partial(_write_parts, config, folder))
     return json.loads((whole / "parts.json").read_text(encoding="utf-8"))
 
-# %% ../nbs/20_store.ipynb #028
+# %% ../nbs/20_store.ipynb #030
 def _tokenize_part(cut: Path, tokenizer, config: CorpusConfig, i: int, folder: Path):
     "Write the arrays of part `i` of the corpus in `cut`."
     documents = _read_documents(part_folder(cut, i))
@@ -518,7 +518,7 @@ def build_in_parts(config: CorpusConfig, tokenizer, folder, processes: int = 1) 
     bar = {"desc": "tokenise", "unit": " parts"}
     return TokenStore(build_from_parts(folder, [PART], plan, join, processes, **bar))
 
-# %% ../nbs/20_store.ipynb #031
+# %% ../nbs/20_store.ipynb #033
 def prepare_store(config: CorpusConfig, tokenizer, processes: int = 1) -> TokenStore:
     """The token store of a corpus, from the cache; built there on first use.
 

@@ -8,7 +8,7 @@ __all__ = ['NULL', 'MOST_LAYERS', 'query_sequence', 'pair_sequence', 'ModelConfi
            'evaluating', 'embed_all', 'Pointer', 'Encoder', 'fresh_head', 'own_tensors', 'load_tensors', 'Stored',
            'settings_of', 'Towers', 'build_towers', 'random_towers', 'towers_from_base', 'tiny_towers']
 
-# %% ../nbs/40_towers.ipynb #002
+# %% ../nbs/40_towers.ipynb #004
 import contextlib
 import json
 import re
@@ -39,7 +39,7 @@ from realm_nb.core.packing import (
 )
 from .text.tokenizer import SpecialTokens
 
-# %% ../nbs/40_towers.ipynb #005
+# %% ../nbs/40_towers.ipynb #007
 NULL = np.zeros(0, dtype=np.uint16)  # the null document's title and body
 
 
@@ -61,7 +61,7 @@ def pair_sequence(first, body, special: SpecialTokens, max_len: int) -> Sequence
     parts = [[special.cls], first, [special.sep], body[:room], [special.sep]]
     return Sequence(np.concatenate(parts).astype(np.int64), second)
 
-# %% ../nbs/40_towers.ipynb #011
+# %% ../nbs/40_towers.ipynb #015
 @dataclass
 class ModelConfig:
     "The two towers."
@@ -180,7 +180,7 @@ def slice_layers(model, layers: int):
         model.config.num_hidden_layers = layers
     return model
 
-# %% ../nbs/40_towers.ipynb #014
+# %% ../nbs/40_towers.ipynb #018
 @torch.no_grad()
 def frozen_forward(bert, batch: Packed, frozen: int) -> PackedHidden:
     """What the embeddings and first `frozen` layers of `bert` make of `batch`, without gradient:
@@ -198,7 +198,7 @@ def last_hidden(bert, batch: Packed | PackedHidden, frozen: int = 0) -> Tensor:
         batch = frozen_forward(bert, batch, frozen)
     return run_layers(bert.encoder.layer[frozen:], *batch)
 
-# %% ../nbs/40_towers.ipynb #017
+# %% ../nbs/40_towers.ipynb #021
 class Embedder(nn.Module):
     """Sequences to vectors [n, D] (section 3.3).
 
@@ -262,7 +262,7 @@ class Embedder(nn.Module):
         self.dense.weight[:kept] = directions[:kept] / width
         self.dense.bias.copy_(-self.dense.weight @ mean)
 
-# %% ../nbs/40_towers.ipynb #022
+# %% ../nbs/40_towers.ipynb #026
 @contextlib.contextmanager
 def evaluating(module: nn.Module):
     "Let `module` work as in evaluation, without dropout, and leave it as it was."
@@ -284,7 +284,7 @@ def embed_all(embed, sequences, max_tokens: int | None = None, device=None) -> T
     together = pack_hidden if isinstance(sequences[0], np.ndarray) else pack
     return embed(together(sequences, device, max_tokens))
 
-# %% ../nbs/40_towers.ipynb #025
+# %% ../nbs/40_towers.ipynb #029
 class Pointer(nn.Module):
     "A distribution that copies tokens of the evidence (segment 1), and how much it counts."
 
@@ -327,7 +327,7 @@ class Pointer(nn.Module):
         first = torch.where(segments == 0, ids, -1)
         return (ids[:, :, None] == first[:, None, :]).any(2)
 
-# %% ../nbs/40_towers.ipynb #028
+# %% ../nbs/40_towers.ipynb #032
 class Encoder(nn.Module):
     """The knowledge-augmented encoder (section 3.2): BERT with a masked-language-model head, read
     at chosen positions.
@@ -383,7 +383,7 @@ def fresh_head(model):
     nn.init.zeros_(transform.dense.bias)
     return model
 
-# %% ../nbs/40_towers.ipynb #031
+# %% ../nbs/40_towers.ipynb #035
 def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     "The tensors [any shape] that a checkpoint of `module` holds; tied ones once, the first name."
     once: dict[int, tuple[str, Tensor]] = {}
@@ -492,7 +492,7 @@ def settings_of(kind, values: dict):
         raise ValueError(str(e)) from None
     return settings
 
-# %% ../nbs/40_towers.ipynb #034
+# %% ../nbs/40_towers.ipynb #038
 class Towers(Stored):
     """The Embedder of documents (and of queries, unless they have one of their own) and the
     Encoder, with all that is true of them: checkpoints hold it too."""
@@ -575,7 +575,7 @@ def random_towers(encoder: dict, embedder: dict, model: ModelConfig, has_head: b
 
     return build_towers(body, lambda: BertForMaskedLM(settings(encoder)), model, has_head)
 
-# %% ../nbs/40_towers.ipynb #037
+# %% ../nbs/40_towers.ipynb #041
 def towers_from_base(path, model: ModelConfig) -> Towers:
     "Embedder and Encoder from one base, a folder or hub name, each with a copy of its own."
     bert, has_head = load_bert(path, model.layers, model.dropout)

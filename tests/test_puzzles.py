@@ -106,7 +106,7 @@ def test_differences_are_shown_in_red_and_nothing_else_is(name):
         ("pack", "lambda c, t, m: list(range(len(c) + 1))", "the shape is [6]"),
         ("ict", "lambda s: -s.log_softmax(1)[:, 0].mean()", "right for row 0 only"),
         ("top_k", "lambda s, k, e: s.argsort(1, descending=True)[:, :k]", "its own block"),
-        ("top_k", "lambda s, k, e: s.topk(k)", "a result of shape [2, 2]"),
+        ("top_k", "lambda s, k, e: s.topk(k)", "the shape is [2, 2, 2]"),
         ("p_z", "lambda x, z, v: torch.einsum('bd,bkd->bk', x, z).softmax(1)", "mask before"),
         ("token_form", "lambda p, y, r: ((p.exp()[..., None] * y).sum(1)) * r", "Jensen"),
         ("reward", "lambda p, y: (p + y).softmax(1)", "Σ r = 1.0, it must be 0"),
@@ -173,3 +173,13 @@ def test_a_typical_mistake_is_named(checker, attempt, message, capsys):
     there[checker](eval(attempt, there))
     out = capsys.readouterr().out
     assert out.startswith("✗ ") and message in out
+
+
+def test_the_course_in_figures_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("course", ROOT / "tools/course.py")
+    spec.loader.exec_module(course := importlib.util.module_from_spec(spec))
+    assert course.main(["--check"]) == 0
+    for number in course.STORY[1:]:
+        path = next((ROOT / "nbs").rglob(f"{number}_*.ipynb"))
+        promised = re.search(r"It takes about (\d+) minutes", cells(path)[0][1])
+        assert abs(int(promised[1]) - course.count(path)["minutes"]) <= 5, path.name
