@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMITS = {
-    "nodes": 118_500,
+    "nodes": 127_500,
     "nodes a code line": 11.5,
     "lines over 100 columns": 0,
     "functions over 50 lines": 0,
