@@ -120,8 +120,8 @@ class Candidate:
     @property
     def evidence(self) -> float:
         "What overlap and the word before add to the score."
-        overlap, follows = (max(p[i] for p in self.places) for i in (4, 5))
-        return OVERLAP * overlap + FOLLOWS * follows
+        overlap = max(place.overlap for place in self.places)
+        return OVERLAP * overlap + FOLLOWS * any(place.follows for place in self.places)
 
 
 def split_passages(store, tokenizer, blocks) -> list[Sentence]:
@@ -138,8 +138,8 @@ def split_passages(store, tokenizer, blocks) -> list[Sentence]:
     found = tokenize(tokenizer, [text for row in rows for text in row[2:]])
     ids, spans = found["input_ids"], found["offset_mapping"]
     return [
-        Sentence(*row[:3], ids[2 * i], spans[2 * i], row[3], ids[2 * i + 1])
-        for i, row in enumerate(rows)
+        Sentence(block, at, text, ids[2 * i], spans[2 * i], title, ids[2 * i + 1])
+        for i, (block, at, text, title) in enumerate(rows)
     ]
 
 # %% ../nbs/81_answers.ipynb #012
@@ -190,7 +190,7 @@ def _query(parts, middle, most: int) -> Example:
     "The sentence of token id lists `parts` around the ids `middle`, as an Example of their places."
     before, after = parts
     x = np.array([*before, *middle, *after][:most], np.int64)
-    places = len(before) + np.arange(len(middle))
+    places: np.ndarray = len(before) + np.arange(len(middle))
     return Example(x, places, np.zeros(len(middle), np.int64), -1, ())
 
 
