@@ -327,7 +327,7 @@ class Workspace:
         block that is held out, nor a copy of one. Raises `UserError` if there is none."""
         masker, m = self.train_masker, self.config.mask
         train = masker.sentences
-        if m.sentences:
+        if m.sentences and masker.copies:
             held = [self.held_out[list(blocks)].any() for blocks in masker.copies.excluded(train)]
             train = train[~np.array(held, bool)]
         else:
